@@ -1,0 +1,47 @@
+# `make up` is all a newcomer needs; `make check` is what CI runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install up test test-e2e benchmark lint types layers check clean
+
+install: $(STAMP)
+
+# Only when a pin, an extra or the interpreter changed.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Python 3.11 to 3.13 is needed; this is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+up: install
+	$(BIN)/ahc up
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+layers: install
+	$(BIN)/lint-imports
+
+test: install
+	$(BIN)/pytest -m "not e2e and not benchmark"
+
+test-e2e: install
+	$(BIN)/pytest -m e2e
+
+benchmark: install
+	$(BIN)/pytest -m benchmark -s
+
+check: lint types layers
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not benchmark"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

@@ -1,0 +1,1 @@
+"""One file a flow. Reading this folder for ten minutes shows the whole pipeline."""

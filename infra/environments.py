@@ -1,0 +1,81 @@
+"""Environment files: what each release target is, which gates it has and where its endpoint listens."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from infra.errors import ConfigurationError
+from infra.ports import Frozen
+
+
+class Gates(Frozen):
+    """What a version must show before it goes live in this environment."""
+
+    approval: bool = Field(default=False, description="Whether a person must approve before the release goes on.")
+    approval_hours: float = Field(
+        default=72, gt=0, description="After so many hours without a decision, it is rejected."
+    )
+    latency_p95_ms: float = Field(default=500, gt=0, description="Limit for a single image over HTTP, 95th percentile.")
+    golden_tolerance: float = Field(default=0.02, ge=0, le=1, description="Allowed difference of a golden probability.")
+    requires: str | None = Field(default=None, description="Environment in which the same digest must be live first.")
+
+
+class Environment(Frozen):
+    """One release target."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")
+    description: str
+    port_offset: int = Field(ge=0, le=100, description="Added to AHC_ENDPOINT_BASE_PORT.")
+    scoring_threads: int = Field(default=0, ge=0, description="Threads that score; 0 means one a core.")
+    gates: Gates = Field(default_factory=Gates)
+
+
+def nearest(word: str, valid: list[str]) -> str:
+    """A sentence that proposes the nearest valid word, or lists all of them."""
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f"did you mean `{close[0]}`?" if close else f"valid: {', '.join(sorted(valid))}."
+
+
+def environment_names(folder: Path) -> list[str]:
+    """Names of the environments in the order in which a release passes them (by port_offset)."""
+    return [item.name for item in sorted((_read(path) for path in folder.glob("*.yaml")), key=lambda e: e.port_offset)]
+
+
+def load_environment(name: str, folder: Path) -> Environment:
+    """Read `folder/name.yaml`.
+
+    Raises:
+        ConfigurationError: No such environment, or the file has an unknown key or a wrong value (all are named).
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = [item.stem for item in folder.glob("*.yaml")]
+        raise ConfigurationError(f"There is no environment `{name}`: {nearest(name, known)}")
+    return _read(path)
+
+
+def _read(path: Path) -> Environment:
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: expected keys and values, found {type(content).__name__}.")
+    try:
+        environment = Environment.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: " + "; ".join(_explain(item) for item in error.errors())) from error
+    if environment.name != path.stem:
+        raise ConfigurationError(f"{path}: name is `{environment.name}` but the file is called `{path.name}`.")
+    return environment
+
+
+def _explain(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"`{where}`: {item['msg']}"
+    owner: type[Frozen] = Gates if item["loc"][0] == "gates" else Environment
+    return f"unknown key `{where}`: {nearest(str(item['loc'][-1]), list(owner.model_fields))}"

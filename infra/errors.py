@@ -1,0 +1,127 @@
+"""Every way in which the platform, a service or a setting can be at fault, and how foreign errors are translated.
+
+The type decides: an error with `transient = True` is retried with backoff, all others are not. Each has its own exit
+code and a section in `docs/runbook.md` (the anchor is the class name in kebab case). Faults of data, training and
+models are in `model/errors.py`; `tasks/failures.py` reads both trees as one table.
+"""
+
+from typing import ClassVar
+
+
+class PlatformError(Exception):
+    """The root of this tree.
+
+    Args:
+        message: What happened and where, in one or two sentences.
+        next_step: What the reader should do now.
+    """
+
+    exit_code: ClassVar[int] = 1
+    transient: ClassVar[bool] = False
+    next_step: str = "Read the message above; the runbook has a section for it."
+
+    def __init__(self, message: str, *, next_step: str | None = None) -> None:
+        super().__init__(message)
+        if next_step is not None:
+            self.next_step = next_step
+
+
+class ConfigurationError(PlatformError):
+    """A setting, parameter or environment file is wrong; the message names it and the nearest valid word."""
+
+    exit_code = 20
+    next_step = "Correct the named setting and run again; nothing was changed."
+
+
+class PortInUse(PlatformError):
+    """Another program listens on a port that the platform needs."""
+
+    exit_code = 21
+    next_step = "Stop the named program, or choose another port."
+
+
+class ServerUnreachable(PlatformError):
+    """The Prefect server doesn't answer."""
+
+    exit_code = 22
+    transient = True
+    next_step = "Start it with `ahc up`, or point PREFECT_API_URL at the right server."
+
+
+class AlreadyRunning(PlatformError):
+    """A second `ahc up` on the same AHC_HOME."""
+
+    exit_code = 23
+    next_step = "Use the platform that runs (`ahc status`), or stop it with Ctrl-C where it was started."
+
+
+class DiskFull(PlatformError):
+    """No space is left where the platform writes; what was complete before is kept."""
+
+    exit_code = 24
+    next_step = "Free some space under AHC_HOME, then rerun: finished steps are not repeated."
+
+
+class SmokeTestFailed(PlatformError):
+    """A new version gave a wrong answer before it took traffic; the live one stays."""
+
+    exit_code = 25
+    next_step = "The live version is untouched. Read the failed checks, correct the model, release again."
+
+
+class EndpointUnreachable(PlatformError):
+    """An environment's endpoint doesn't answer."""
+
+    exit_code = 26
+    transient = True
+    next_step = "Look at `ahc status`; start the endpoint again with `ahc up`, or roll back."
+
+
+class ModelNotFound(PlatformError):
+    """The registry has no such model version, or an environment runs none."""
+
+    exit_code = 27
+    next_step = "List what there is with `ahc status`, or train a model with `ahc up`."
+
+
+class NothingToRollBackTo(PlatformError):
+    """An environment has no earlier good version."""
+
+    exit_code = 28
+    next_step = "Name a version with `ahc rollback ENV --to VERSION`."
+
+
+class DownloadFailed(PlatformError):
+    """A sample data set couldn't be fetched."""
+
+    exit_code = 29
+    transient = True
+    next_step = "Check the network, or use photos of your own: `ahc up --data DIR`."
+
+
+class AccessDenied(PlatformError):
+    """The current identity or key may not do this."""
+
+    exit_code = 30
+    next_step = "Check the key or role that the message names."
+
+
+class ReleaseRejected(PlatformError):
+    """A person rejected the release, or nobody decided in time."""
+
+    exit_code = 31
+    next_step = "Read the reason on the release; start a new one when it is settled."
+
+
+class RunNotFound(PlatformError):
+    """No flow run has this id or name."""
+
+    exit_code = 32
+    next_step = "List recent runs with `ahc status`."
+
+
+class PlatformUnhealthy(PlatformError):
+    """A check of the infrastructure found something that blocks."""
+
+    exit_code = 33
+    next_step = "Run `ahc doctor`: each finding comes with its fix."

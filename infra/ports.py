@@ -1,0 +1,160 @@
+"""What the flows need from the outside world, as narrow Protocols in domain words.
+
+Each port has one adapter for one machine (`infra/local`) and gets one for Azure (`infra/azure`), held to the same
+contract tests (`tests/contract`). Files and blobs need no port: they are fsspec URLs.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class Frozen(BaseModel):
+    """A small value that may cross a task boundary."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RegisteredModel(Frozen):
+    """One version of a model in the registry."""
+
+    name: str
+    version: int = Field(ge=1)
+    digest: str = Field(description="sha256 over the bundle, as 64 hex digits.")
+    uri: str = Field(description="Where the registry keeps the bundle.")
+    created: datetime
+    tags: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} v{self.version}"
+
+
+class LiveModel(Frozen):
+    """The model that an endpoint itself reports to run."""
+
+    name: str
+    version: int
+    digest: str
+
+
+class Candidate(Frozen):
+    """A version that runs beside the live one and takes no traffic yet."""
+
+    environment: str
+    model: LiveModel
+    url: str = Field(description="Where this candidate alone answers, for its smoke test.")
+    handle: str = Field(description="The adapter's own name for it (a process, a container group).")
+
+
+class EndpointStatus(Frozen):
+    """What an environment's endpoint looks like from outside."""
+
+    environment: str
+    url: str
+    state: Literal["running", "stopped", "unhealthy"]
+    live: LiveModel | None = None
+    previous: LiveModel | None = Field(default=None, description="Kept warm for a rollback.")
+    detail: str = ""
+
+
+class ModelRegistry(Protocol):
+    """Model versions and which of them is champion of which environment."""
+
+    def register(
+        self, bundle: Path, *, name: str, digest: str, tags: Mapping[str, str], metrics: Mapping[str, float]
+    ) -> RegisteredModel:
+        """Store a bundle as the next version of `name`; with a digest that is there already, answer that version."""
+        ...
+
+    def get(self, name: str, version: int) -> RegisteredModel:
+        """Raises: ModelNotFound."""
+        ...
+
+    def versions(self, name: str) -> list[RegisteredModel]:
+        """Newest first; empty for an unknown name."""
+        ...
+
+    def download(self, model: RegisteredModel, directory: Path) -> Path:
+        """A local copy of the bundle's bytes, not verified yet; answers its folder."""
+        ...
+
+    def tag(self, model: RegisteredModel, tags: Mapping[str, str]) -> None: ...
+
+    def champion(self, name: str, environment: str) -> RegisteredModel | None: ...
+
+    def set_champion(self, model: RegisteredModel, environment: str) -> None: ...
+
+
+class Endpoint(Protocol):
+    """The scoring endpoint of one environment: deploy beside, switch, roll back."""
+
+    @property
+    def environment(self) -> str: ...
+
+    def status(self) -> EndpointStatus:
+        """Ask the endpoint itself. Never raises for one that is down."""
+        ...
+
+    def deploy(self, bundle: Path, model: LiveModel) -> Candidate:
+        """Start `model` beside the live one; returns when it is ready. A candidate of before is replaced.
+
+        Raises: BundleCorrupt (by exit), EndpointUnreachable, PortInUse.
+        """
+        ...
+
+    def switch(self, candidate: Candidate) -> LiveModel:
+        """All new connections go to the candidate; the live one finishes its own and stays warm as previous."""
+        ...
+
+    def discard(self, candidate: Candidate) -> None: ...
+
+    def rollback(self) -> LiveModel:
+        """The warm previous version takes over again.
+
+        Raises: NothingToRollBackTo.
+        """
+        ...
+
+    def logs(self, lines: int = 50) -> Sequence[str]: ...
+
+    def stop(self) -> None:
+        """Stop serving; what was live is remembered for `start`."""
+        ...
+
+    def start(self) -> EndpointStatus:
+        """Serve again what was live before `stop` or a crash; does nothing where it runs or nothing was live."""
+        ...
+
+
+class ExperimentTracker(Protocol):
+    """Curves, parameters and files of one training, under one run id, that survives a restart."""
+
+    def start(self, key: str, *, experiment: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Open the run of this training key, or reopen it; answers the tracker's run id."""
+        ...
+
+    def log(self, run_id: str, metrics: Mapping[str, float], *, step: int) -> None: ...
+
+    def log_files(self, run_id: str, directory: Path) -> None: ...
+
+    def end(self, run_id: str, *, succeeded: bool) -> None: ...
+
+    def link(self, run_id: str) -> str:
+        """Where a person looks at the run."""
+        ...
+
+
+class SecretStore(Protocol):
+    """Named secrets."""
+
+    def get(self, name: str) -> SecretStr:
+        """Raises: AccessDenied where it is missing or not readable."""
+        ...
+
+    def ensure(self, name: str) -> SecretStr:
+        """The secret of this name; made from 32 random bytes where there is none."""
+        ...

@@ -1,0 +1,1 @@
+"""The scoring service: a bundle in, the scoring API out. Runs without torch."""
