@@ -19,7 +19,6 @@ class Gates(Frozen):
         default=72, gt=0, description="After so many hours without a decision, it is rejected."
     )
     latency_p95_ms: float = Field(default=500, gt=0, description="Limit for a single image over HTTP, 95th percentile.")
-    golden_tolerance: float = Field(default=0.02, ge=0, le=1, description="Allowed difference of a golden probability.")
     requires: str | None = Field(default=None, description="Environment in which the same digest must be live first.")
 
 

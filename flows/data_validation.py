@@ -1,0 +1,28 @@
+"""From a source of images to a validated, immutable manifest."""
+
+from infra.ports import RegisteredModel
+from model.validation import ValidationConfig
+from tasks.data import DataRequest, ValidatedData, build_data_manifest, locate_data, validate_data
+from tasks.pipeline import pipeline, rename_run
+
+DEFAULT_DATA = DataRequest()
+DEFAULT_VALIDATION = ValidationConfig()
+
+
+@pipeline("data-validation", "data-validation {data.source}")
+def data_validation(
+    data: DataRequest = DEFAULT_DATA,
+    validation: ValidationConfig = DEFAULT_VALIDATION,
+    champion: RegisteredModel | None = None,
+) -> ValidatedData:
+    """List the images of a source, split them, and check them with Great Expectations.
+
+    Args:
+        data: Which images.
+        validation: What is allowed; each check blocks or warns.
+        champion: The model with whose data the shares of the labels are compared.
+    """
+    source = locate_data(data)
+    manifest = build_data_manifest(source, data.split)
+    rename_run(f"data-validation {manifest.data.label}")
+    return ValidatedData(manifest=manifest, validation=validate_data(manifest.data, validation, champion))

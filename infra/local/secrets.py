@@ -1,0 +1,54 @@
+"""Secrets of one machine: files that only their owner can read."""
+
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from infra.errors import AccessDenied
+
+
+class FileSecrets:
+    """A SecretStore of one file a secret, mode 0600, in a folder of mode 0700."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, name: str) -> SecretStr:
+        try:
+            return SecretStr((self._folder / name).read_text(encoding="utf-8").strip())
+        except OSError as error:
+            raise AccessDenied(
+                f"The secret `{name}` can't be read from {self._folder}: {error.strerror}.",
+                next_step="`ahc up` makes missing keys; check who owns the folder.",
+            ) from error
+
+    def ensure(self, name: str) -> SecretStr:
+        self._create(name, secrets.token_urlsafe(32))
+        return self.get(name)
+
+    def header_file(self, name: str) -> Path:
+        """A file with the HTTP header for this key, for `curl -H @file`: the key never is a process argument."""
+        header = f"{name}.header"
+        self._create(header, f"Authorization: Bearer {self.ensure(name).get_secret_value()}\n")
+        return self._folder / header
+
+    def _create(self, name: str, text: str) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Written aside and linked: of two processes that come first, one wins, and no reader sees half a key.
+        draft = self._folder / f".{name}.{secrets.token_hex(8)}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        try:
+            os.link(draft, self._folder / name)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+
+
+def endpoint_key(environment: str, which: str = "primary") -> str:
+    """The name under which an environment's key is kept; `which` is primary or secondary."""
+    return f"{environment}-endpoint-key-{which}"

@@ -1,0 +1,161 @@
+"""Evaluation: make the bundle, find the champion, compare both on identical images, give the verdict."""
+
+from pathlib import Path
+
+from prefect import get_run_logger
+
+from infra.local.backend import endpoint, registry, tracker
+from infra.ports import RegisteredModel
+from infra.revision import revision
+from infra.settings import get_settings
+from model.bundle import BundleRef, Lineage
+from model.config import TrainingConfig
+from model.evaluation import Evaluation
+from model.gate import GateConfig, Verdict
+from model.manifest import DataVersion
+from tasks.artifacts import create_markdown_artifact, picture, table
+from tasks.stage import Result, key_of, stage
+from tasks.training import Training
+
+
+class Champion(Result):
+    """The model that is live in an environment, as its endpoint reports; None before the first release."""
+
+    model: RegisteredModel | None
+
+
+class Sealed(Result):
+    """A bundle whose bytes don't change any more."""
+
+    bundle: BundleRef
+
+
+class Judgement(Result):
+    """The verdict on a bundle, with its evidence."""
+
+    verdict: Verdict
+    evaluation: Evaluation
+    champion: RegisteredModel | None
+    plots: dict[str, str]
+
+
+@stage("Find champion", "champion of {name}", always=True)
+def find_champion(name: str, environments: tuple[str, ...]) -> Champion:
+    """Ask the last environment's endpoint what it runs; the registry knows the rest.
+
+    A model of another data set is no champion, and where nothing is released to, nobody has to be beaten.
+    """
+    settings = get_settings()
+    live = endpoint(environments[-1], settings).status().live if environments else None
+    if live is None or live.name != name:
+        return Champion(model=None)
+    return Champion(model=registry(settings).get(live.name, live.version))
+
+
+@stage("Find opponent", "opponent of {bundle.name}", always=True)
+def find_opponent(champion: RegisteredModel | None, bundle: BundleRef) -> Champion:
+    """Whom the bundle is compared with: the champion; or, if it is the champion itself, whom it had to beat then."""
+    if champion is None or champion.digest != bundle.digest:
+        return Champion(model=champion)
+    beaten = champion.tags.get("judged_against")
+    return Champion(model=registry(get_settings()).get(champion.name, int(beaten)) if beaten else None)
+
+
+def _bundle_key(data: DataVersion, config: TrainingConfig, training: Training) -> str:
+    return key_of(
+        "bundle",
+        data.version,
+        config,
+        Path(training.directory).name,
+        code=["model.building"],
+        packages=["onnx", "onnxruntime", "onnxscript", "torch"],
+    )
+
+
+@stage("Seal bundle", "bundle {data.name}@{data.version}", key=_bundle_key)
+def seal_bundle(data: DataVersion, config: TrainingConfig, training: Training) -> Sealed:
+    """Export to ONNX, calibrate, check parity with the trained network, add golden images, lineage and model card."""
+    from model.building import build_bundle
+
+    lineage = Lineage(
+        data_version=data.version,
+        data_uri=data.manifest_uri,
+        code=revision(),
+        config_hash=key_of("config", config, code=[]).split("-")[1],
+        seed=config.seed,
+        environment={},
+    )
+    folder = get_settings().path("bundles") / _bundle_key(data, config, training)
+    bundle = build_bundle(Path(training.checkpoint), data, folder, name=data.name, lineage=lineage)
+    get_run_logger().info("Bundle %s, digest %s.", bundle.path, bundle.digest)
+    return Sealed(bundle=bundle)
+
+
+def _judgement_key(bundle: BundleRef, opponent: RegisteredModel | None, data: DataVersion, gates: GateConfig) -> str:
+    against = opponent.digest if opponent else None
+    code = ["model.evaluation", "model.gate", "model.plots"]
+    return key_of("judgement", bundle.digest, against, data.version, gates, code=code)
+
+
+@stage("Evaluate", "judge {bundle.name} on {data.name}@{data.version}", key=_judgement_key)
+def evaluate_and_judge(
+    bundle: BundleRef, opponent: RegisteredModel | None, data: DataVersion, gates: GateConfig
+) -> Judgement:
+    """Score challenger and champion on the same images of the frozen test split, and judge."""
+    from model.evaluation import compare
+
+    settings = get_settings()
+    champion = registry(settings).download(opponent, settings.path("champions")) if opponent else None
+    comparison = compare(Path(bundle.path), champion, data, gates)
+    verdict = comparison.verdict
+    plots = {}
+    folder = _report_folder(bundle)
+    for name, png in comparison.plots().items():
+        picture(name, png, f"{bundle.name} {bundle.digest[:12]}: {name.replace('-', ' ')}")
+        (folder / f"{name}.png").write_bytes(png)
+        plots[name] = str(folder / f"{name}.png")
+    create_markdown_artifact(
+        key="verdict",
+        markdown=_markdown(verdict, comparison.challenger, opponent),
+        description=f"Verdict: {verdict.outcome}",
+    )
+    get_run_logger().info("Verdict %s: %s", verdict.outcome, verdict.reason)
+    return Judgement(verdict=verdict, evaluation=comparison.challenger, champion=opponent, plots=plots)
+
+
+def _tracked_key(bundle: BundleRef, judgement: Judgement, training: Training) -> str:
+    return key_of("tracked", bundle.digest, judgement.verdict, training.tracking_run, code=[])
+
+
+@stage("Track evaluation", "metrics of {bundle.name}", key=_tracked_key)
+def track_evaluation(bundle: BundleRef, judgement: Judgement, training: Training) -> Result:
+    """Put the test metrics, plots and model card beside the curves, where runs are compared."""
+    experiment = tracker(get_settings())
+    experiment.log(training.tracking_run, judgement.evaluation.scalars(), step=training.epochs)
+    experiment.log_files(training.tracking_run, _report_folder(bundle))
+    get_run_logger().info("Metrics and plots are at %s", training.tracking_link)
+    return Result()
+
+
+def _report_folder(bundle: BundleRef) -> Path:
+    return get_settings().path("reports", f"{bundle.name}-{bundle.digest[:12]}")
+
+
+def _markdown(verdict: Verdict, evaluation: Evaluation, opponent: RegisteredModel | None) -> str:
+    against = f"against {opponent.label}" if opponent else "against the floors for a first model"
+    rows: list[tuple[object, ...]] = [
+        (
+            "passed" if check.passed else "**FAILED**",
+            check.name,
+            f"{check.value:.4g}",
+            f"{check.limit:.4g}",
+            check.detail,
+        )
+        for check in verdict.checks
+    ]
+    return (
+        f"# Verdict: {verdict.outcome}\n\n{verdict.reason}\n\nJudged {against} on {evaluation.images} test images. "
+        f"Accuracy {evaluation.accuracy.value:.3f} "
+        f"({evaluation.accuracy.low:.3f} to {evaluation.accuracy.high:.3f}, 95 % bootstrap interval).\n\n"
+        + table(("result", "check", "value", "limit", "detail"), rows)
+    )

