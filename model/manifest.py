@@ -55,6 +55,11 @@ class DataVersion(BaseModel):
     labels: tuple[str, ...] = Field(description="Sorted; a class index is a position in here.")
     counts: dict[str, dict[str, int]] = Field(description="Images by label and split.")
 
+    @property
+    def label(self) -> str:
+        """Short, for people: `food@3f2a91`."""
+        return f"{self.name}@{self.version[:6]}"
+
 
 def build_manifest(
     source_uri: str,
@@ -232,8 +237,5 @@ def _store(content: bytes, uri: str) -> None:
 
 
 _SCHEMA: Final = pa.schema(
-    [
-        (column, pa.int64() if column in ("bytes", "width", "height") else pa.string())
-        for column in COLUMNS
-    ]
+    [(column, pa.int64() if column in ("bytes", "width", "height") else pa.string()) for column in COLUMNS]
 )

@@ -1,4 +1,4 @@
-"""Where images come from: a folder `root/<label>/<image>`, a CSV or Parquet manifest, or an fsspec URL of one of these."""
+"""Where images come from: a folder `root/<label>/<image>`, a CSV or Parquet manifest, or an fsspec URL of these."""
 
 import difflib
 import hashlib
@@ -199,8 +199,11 @@ def _why_no_images(entries: dict[str, Any], uri: str) -> str:
     folders = [name for name, info in entries.items() if _is_folder(info) or "/" in name]
     if not folders:
         loose = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in entries)
-        return f"The folder {uri} has no label folders; {loose} image(s) and {len(entries) - loose} other file(s) lie in it."
-    return f"No image ({suffixes}) lies in the {len({name.split('/')[0] for name in folders})} label folder(s) of {uri}."
+        other = len(entries) - loose
+        return f"The folder {uri} has no label folders; {loose} image(s) and {other} other file(s) lie in it."
+    return (
+        f"No image ({suffixes}) lies in the {len({name.split('/')[0] for name in folders})} label folder(s) of {uri}."
+    )
 
 
 # --- a manifest ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from model.manifest import (
     SplitConfig,
     build_manifest,
     frozen_splits,
-    latest_manifest,
     read_manifest,
     source_fingerprint,
     write_manifest,
@@ -84,8 +83,13 @@ def locate_data(request: DataRequest) -> Source:
         uri=uri,
         name=name_of(request),
         fingerprint=source_fingerprint(uri),
-        known_splits=latest_manifest(str(settings.path("data")), name_of(request)),
+        known_splits=_latest_manifest(settings.path("data", name_of(request))),
     )
+
+
+def _latest_manifest(folder: Path) -> str | None:
+    manifests = sorted(folder.glob("*/manifest.parquet"), key=lambda path: path.stat().st_mtime)
+    return str(manifests[-1]) if manifests else None
 
 
 def name_of(request: DataRequest) -> str:
@@ -109,7 +113,7 @@ def build_data_manifest(source: Source, split: SplitConfig) -> Manifest:
     frame = build_manifest(
         source.uri,
         split=split,
-        frozen=frozen_splits(source.known_splits) if source.known_splits else None,
+        frozen=frozen_splits(read_manifest(source.known_splits)) if source.known_splits else None,
         workers=settings.workers,
         progress=lambda done, total: progress.update(done, total, f"{done:,} of {total:,} images read"),
     )
