@@ -8,6 +8,8 @@ from prefect import Flow, flow, runtime
 from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 
+from infra.errors import PlatformError
+from model.errors import ModelError
 from tasks.failures import Known, translated
 from tasks.stage import publish_failure_card
 
@@ -28,7 +30,7 @@ def pipeline(name: str, run_name: str) -> Callable[[Callable[P, R]], Flow[P, R]]
             try:
                 with translated():
                     return function(*args, **kwargs)
-            except Known as error:
+            except (ModelError, PlatformError) as error:
                 publish_failure_card(error, name)
                 return cast("R", Failed(name=type(error).__name__, message=_message(error), data=error))
             except Exception as error:
