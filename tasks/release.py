@@ -7,9 +7,10 @@ from time import perf_counter
 
 from prefect import get_run_logger
 from prefect.flow_runs import suspend_flow_run
+from pydantic import SecretStr
 
 from infra.environments import Environment, load_environment
-from infra.errors import ConfigurationError, ReleaseRejected, SmokeTestFailed
+from infra.errors import AccessDenied, ConfigurationError, ReleaseRejected, RequestRejected, SmokeTestFailed
 from infra.local.backend import endpoint, registry, secrets
 from infra.local.secrets import endpoint_key
 from infra.ports import Candidate, LiveModel, RegisteredModel
@@ -160,11 +161,11 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     settings = get_settings()
     opened = open_bundle(Path(bundle), verify=False)
     key = secrets(settings).ensure(endpoint_key(environment.name))
-    with ScoringClient(candidate.url, key) as client:
+    with ScoringClient(candidate.url, key) as client, ScoringClient(candidate.url, SecretStr("wrong")) as stranger:
         problems = [
             *_wrong_model(client, candidate),
             *_wrong_answers(client, opened),
-            *_wrong_manners(candidate.url, client),
+            *_wrong_manners(client, stranger),
         ]
         p95 = _latency_p95_ms(client, opened)
     limit = environment.gates.latency_p95_ms
@@ -242,7 +243,7 @@ def roll_back(environment: Environment, reason: str) -> Live:
 
 
 def _wrong_model(client: ScoringClient, candidate: Candidate) -> list[str]:
-    reported = client.model()["digest"]
+    reported = client.model().digest
     return [] if reported == candidate.model.digest else [f"digest: the candidate reports {reported[:12]}"]
 
 
@@ -255,18 +256,25 @@ def _wrong_answers(client: ScoringClient, bundle: Bundle) -> list[str]:
     return problems
 
 
-def _wrong_manners(url: str, client: ScoringClient) -> list[str]:
-    from pydantic import SecretStr
-
+def _wrong_manners(client: ScoringClient, stranger: ScoringClient) -> list[str]:
     problems = []
-    if (status := client.status_of(b"", "image/jpeg")) != 400:
-        problems.append(f"empty body: answered {status} instead of 400")
-    if (status := client.status_of(b"not an image", "image/jpeg")) != 422:
-        problems.append(f"broken image: answered {status} instead of 422")
-    with ScoringClient(url, SecretStr("a wrong key")) as stranger:
-        if (status := stranger.status_of(b"x", "image/jpeg")) != 401:
-            problems.append(f"wrong key: answered {status} instead of 401")
+    for what, body, status in (("an empty body", b"", 400), ("a broken image", b"not an image", 422)):
+        if (answered := _refused(client, body)) != status:
+            problems.append(f"{what}: answered {answered} instead of {status}")
+    if (answered := _refused(stranger, b"not an image")) != 401:
+        problems.append(f"a wrong key: answered {answered} instead of 401")
     return problems
+
+
+def _refused(client: ScoringClient, body: bytes) -> int:
+    """The status with which a request is refused; 200 where it isn't."""
+    try:
+        client.score(body)
+    except RequestRejected as error:
+        return error.status
+    except AccessDenied:
+        return 401
+    return 200
 
 
 def _latency_p95_ms(client: ScoringClient, bundle: Bundle) -> float:
