@@ -68,7 +68,7 @@ def summarise(validated: ValidatedData, trained: Trained, live: list[Live]) -> S
     steps = [
         _step("manifest", manifest, f"{manifest.data.images:,} images, version {manifest.data.version}"),
         _step("validation", validation, f"{len(validation.report.findings)} checks, none blocks"),
-        _step("training", training, f"{training.epochs} epochs at {training.images_per_second:.0f} images/s"),
+        _step("training", training, f"{training.epochs} epochs at {training.images_per_second or 0:.0f} images/s"),
         _step("bundle", trained.sealed, f"digest {trained.sealed.bundle.digest[:12]}"),
         _step("evaluation", judgement, f"accuracy {accuracy.value:.3f}, {judgement.verdict.outcome}"),
         _step("registration", trained.registration, model.label),

@@ -15,7 +15,7 @@ from tasks.artifacts import Progress, picture
 from tasks.stage import Result, key_of, stage
 
 if TYPE_CHECKING:
-    from model.config import EpochReport
+    from model.fit import EpochReport
 
 
 class Training(Result):
@@ -24,7 +24,7 @@ class Training(Result):
     checkpoint: str
     directory: str
     epochs: int
-    images_per_second: float
+    images_per_second: float | None
     resumed_from_epoch: int | None
     tracking_run: str
     tracking_link: str
@@ -55,22 +55,29 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
             tags={"data_version": data.version, "code": revision()},
         )
         progress = Progress("training", "Training starts")
+        said = "Warming up the head"
 
         def on_epoch(report: "EpochReport") -> None:
-            experiment.log(run, report.metrics, step=report.epoch)
-            progress.update(report.epoch, report.epochs, report.describe())
-            log.info(report.describe())
+            nonlocal said
+            said = _describe(report)
+            log.info(said)
+            experiment.log(run, _metrics(report), step=report.epoch)
 
         try:
-            result = fit(data, config, directory, on_epoch=on_epoch)
+            result = fit(
+                data,
+                config,
+                directory,
+                on_epoch=on_epoch,
+                on_batch=lambda done, total: progress.update(done, total, said),
+            )
         except BaseException:
             experiment.end(run, succeeded=False)
             raise
-        progress.update(1, 1, f"Trained {result.epochs} epochs at {result.images_per_second:.0f} images/s")
+        progress.update(1, 1, said)
         if result.resumed_from_epoch is not None:
             log.warning("The training was interrupted before; it went on after epoch %d.", result.resumed_from_epoch)
-        curves = training_curves(result.history)
-        (directory / "curves.png").write_bytes(curves)
+        curves = training_curves([report.model_dump() for report in result.history])
         picture("training-curves", curves, f"Training of {data.name}@{data.version}")
         experiment.log_files(run, _shown(directory, curves))
         experiment.end(run, succeeded=True)
@@ -90,3 +97,16 @@ def _shown(directory: Path, curves: bytes) -> Path:
     shown.mkdir(exist_ok=True)
     (shown / "training-curves.png").write_bytes(curves)
     return shown
+
+
+def _describe(report: "EpochReport") -> str:
+    speed = f", {report.images_per_second:.0f} images/s" if report.images_per_second else ""
+    return (
+        f"Epoch {report.epoch} of {report.epochs}: validation accuracy {report.validation_accuracy:.3f}, "
+        f"loss {report.validation_loss:.3f}{speed}"
+    )
+
+
+def _metrics(report: "EpochReport") -> dict[str, float]:
+    numbers = report.model_dump(exclude={"epoch", "epochs"})
+    return {name: value for name, value in numbers.items() if value is not None}
