@@ -1,6 +1,7 @@
 """Evaluation: make the bundle, find the champion, compare both on identical images, give the verdict."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 
@@ -12,10 +13,13 @@ from model.bundle import BundleRef, Lineage
 from model.config import TrainingConfig
 from model.evaluation import Evaluation
 from model.gate import GateConfig, Verdict
-from model.manifest import DataVersion
+from model.manifest import DataVersion, read_manifest
 from tasks.artifacts import create_markdown_artifact, picture, table
-from tasks.stage import Result, key_of, stage
+from tasks.stage import Result, config_hash, key_of, package_versions, stage
 from tasks.training import Training
+
+if TYPE_CHECKING:
+    from model.evaluation import Assessment
 
 
 class Champion(Result):
@@ -62,31 +66,28 @@ def find_opponent(champion: RegisteredModel | None, bundle: BundleRef) -> Champi
 
 
 def _bundle_key(data: DataVersion, config: TrainingConfig, training: Training) -> str:
-    return key_of(
-        "bundle",
-        data.version,
-        config,
-        Path(training.directory).name,
-        code=["model.building"],
-        packages=["onnx", "onnxruntime", "onnxscript", "torch"],
-    )
+    made = Path(training.directory).name
+    packages = ["onnx", "onnxruntime", "onnxscript", "torch"]
+    return key_of("bundle", data.version, config, made, code=["model.build"], packages=packages)
 
 
 @stage("Seal bundle", "bundle {data.name}@{data.version}", key=_bundle_key)
 def seal_bundle(data: DataVersion, config: TrainingConfig, training: Training) -> Sealed:
     """Export to ONNX, calibrate, check parity with the trained network, add golden images, lineage and model card."""
-    from model.building import build_bundle
+    from model.build import build_bundle
 
     lineage = Lineage(
         data_version=data.version,
         data_uri=data.manifest_uri,
         code=revision(),
-        config_hash=key_of("config", config, code=[]).split("-")[1],
+        config_hash=config_hash(config),
         seed=config.seed,
-        environment={},
+        environment=package_versions("torch", "pytorch-lightning", "onnx", "onnxruntime", "numpy", "pillow"),
     )
     folder = get_settings().path("bundles") / _bundle_key(data, config, training)
-    bundle = build_bundle(Path(training.checkpoint), data, folder, name=data.name, lineage=lineage)
+    bundle = build_bundle(
+        Path(training.checkpoint), data, folder, name=data.name, lineage=lineage, history=training.history
+    )
     get_run_logger().info("Bundle %s, digest %s.", bundle.path, bundle.digest)
     return Sealed(bundle=bundle)
 
@@ -94,7 +95,7 @@ def seal_bundle(data: DataVersion, config: TrainingConfig, training: Training) -
 def _judgement_key(bundle: BundleRef, opponent: RegisteredModel | None, data: DataVersion, gates: GateConfig) -> str:
     against = opponent.digest if opponent else None
     code = ["model.evaluation", "model.gate", "model.plots"]
-    return key_of("judgement", bundle.digest, against, data.version, gates, code=code)
+    return key_of("judgement", bundle.digest, against, data.version, gates, code=code, packages=["onnxruntime"])
 
 
 @stage("Evaluate", "judge {bundle.name} on {data.name}@{data.version}", key=_judgement_key)
@@ -102,25 +103,33 @@ def evaluate_and_judge(
     bundle: BundleRef, opponent: RegisteredModel | None, data: DataVersion, gates: GateConfig
 ) -> Judgement:
     """Score challenger and champion on the same images of the frozen test split, and judge."""
-    from model.evaluation import compare
+    from model.evaluation import assess
+    from model.gate import judge
 
     settings = get_settings()
     champion = registry(settings).download(opponent, settings.path("champions")) if opponent else None
-    comparison = compare(Path(bundle.path), champion, data, gates)
-    verdict = comparison.verdict
-    plots = {}
-    folder = _report_folder(bundle)
-    for name, png in comparison.plots().items():
-        picture(name, png, f"{bundle.name} {bundle.digest[:12]}: {name.replace('-', ' ')}")
-        (folder / f"{name}.png").write_bytes(png)
-        plots[name] = str(folder / f"{name}.png")
+    frame = read_manifest(data.manifest_uri)
+    assessment = assess(Path(bundle.path), champion, frame, data.source_uri, seed=gates.seed)
+    verdict = judge(assessment, gates)
+    plots = _show(bundle, assessment, data)
     create_markdown_artifact(
-        key="verdict",
-        markdown=_markdown(verdict, comparison.challenger, opponent),
-        description=f"Verdict: {verdict.outcome}",
+        key="verdict", markdown=_markdown(verdict, assessment, opponent), description=f"Verdict: {verdict.outcome}"
     )
     get_run_logger().info("Verdict %s: %s", verdict.outcome, verdict.reason)
-    return Judgement(verdict=verdict, evaluation=comparison.challenger, champion=opponent, plots=plots)
+    return Judgement(verdict=verdict, evaluation=assessment.challenger, champion=opponent, plots=plots)
+
+
+def _show(bundle: BundleRef, assessment: "Assessment", data: DataVersion) -> dict[str, str]:
+    """Publish the pictures of an evaluation; answers their paths by name."""
+    from model.plots import draw_evaluation
+
+    plots = {}
+    for name, png in draw_evaluation(assessment, data.source_uri).items():
+        picture(name, png, f"{bundle.name} {bundle.digest[:12]}: {name.replace('-', ' ')}")
+        path = _report_folder(bundle) / f"{name}.png"
+        path.write_bytes(png)
+        plots[name] = str(path)
+    return plots
 
 
 def _tracked_key(bundle: BundleRef, judgement: Judgement, training: Training) -> str:
@@ -131,7 +140,7 @@ def _tracked_key(bundle: BundleRef, judgement: Judgement, training: Training) ->
 def track_evaluation(bundle: BundleRef, judgement: Judgement, training: Training) -> Result:
     """Put the test metrics, plots and model card beside the curves, where runs are compared."""
     experiment = tracker(get_settings())
-    experiment.log(training.tracking_run, judgement.evaluation.scalars(), step=training.epochs)
+    experiment.log(training.tracking_run, scalars(judgement.evaluation), step=training.epochs)
     experiment.log_files(training.tracking_run, _report_folder(bundle))
     get_run_logger().info("Metrics and plots are at %s", training.tracking_link)
     return Result()
@@ -141,7 +150,8 @@ def _report_folder(bundle: BundleRef) -> Path:
     return get_settings().path("reports", f"{bundle.name}-{bundle.digest[:12]}")
 
 
-def _markdown(verdict: Verdict, evaluation: Evaluation, opponent: RegisteredModel | None) -> str:
+def _markdown(verdict: Verdict, assessment: "Assessment", opponent: RegisteredModel | None) -> str:
+    evaluation = assessment.challenger
     against = f"against {opponent.label}" if opponent else "against the floors for a first model"
     rows: list[tuple[object, ...]] = [
         (
@@ -159,3 +169,18 @@ def _markdown(verdict: Verdict, evaluation: Evaluation, opponent: RegisteredMode
         f"({evaluation.accuracy.low:.3f} to {evaluation.accuracy.high:.3f}, 95 % bootstrap interval).\n\n"
         + table(("result", "check", "value", "limit", "detail"), rows)
     )
+
+
+def scalars(evaluation: Evaluation) -> dict[str, float]:
+    """The numbers of an evaluation by which models are compared in the tracker and the registry."""
+    numbers = {
+        "test_accuracy": evaluation.accuracy.value,
+        "test_accuracy_low": evaluation.accuracy.low,
+        "test_accuracy_high": evaluation.accuracy.high,
+        "test_macro_f1": evaluation.macro_f1,
+        "test_macro_recall": evaluation.macro_recall,
+        "test_ece": evaluation.ece,
+        "test_log_loss": evaluation.log_loss,
+        "size_mb": evaluation.size_bytes / 1e6,
+    }
+    return numbers | ({"latency_ms": evaluation.latency.median} if evaluation.latency else {})

@@ -10,7 +10,7 @@ from infra.ports import RegisteredModel
 from infra.settings import get_settings
 from model.bundle import BundleRef, open_bundle
 from model.manifest import DataVersion
-from tasks.evaluation import Judgement
+from tasks.evaluation import Judgement, scalars
 from tasks.stage import Result, key_of, stage
 from tasks.training import Training
 
@@ -42,7 +42,7 @@ def register(bundle: BundleRef, judgement: Judgement, data: DataVersion, trainin
             "code": lineage.code,
             "mlflow_run": training.tracking_run,
         },
-        metrics=judgement.evaluation.scalars(),
+        metrics=scalars(judgement.evaluation),
     )
     emit_event(
         event="ahc.model.registered",

@@ -136,10 +136,24 @@ def key_of(stage_name: str, *parts: Any, code: Iterable[str], packages: Iterable
     depends_on = {
         "parts": [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts],
         "code": {name: digest for module in code for name, digest in sorted(_sources(module).items())},
-        "packages": {name: _version(name) for name in packages},
+        "packages": package_versions(*packages),
     }
-    text = json.dumps(depends_on, sort_keys=True, default=str)
-    return f"{stage_name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    return f"{stage_name}-{_digest(depends_on)}"
+
+
+def config_hash(config: BaseModel) -> str:
+    """24 hex digits over a configuration."""
+    return _digest(config.model_dump(mode="json"))
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """The installed versions by distribution name."""
+    return {name: _version(name) for name in packages}
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _version(package: str) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
+from pydantic import Field
 
 from infra.local.backend import tracker
 from infra.local.locks import exclusive
@@ -26,6 +27,7 @@ class Training(Result):
     epochs: int
     images_per_second: float | None
     resumed_from_epoch: int | None
+    history: tuple[dict[str, float], ...] = Field(description="Metrics by epoch.")
     tracking_run: str
     tracking_link: str
 
@@ -77,7 +79,8 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
         progress.update(1, 1, said)
         if result.resumed_from_epoch is not None:
             log.warning("The training was interrupted before; it went on after epoch %d.", result.resumed_from_epoch)
-        curves = training_curves([report.model_dump() for report in result.history])
+        history = tuple({"epoch": report.epoch, **_metrics(report)} for report in result.history)
+        curves = training_curves(history)
         picture("training-curves", curves, f"Training of {data.name}@{data.version}")
         experiment.log_files(run, _shown(directory, curves))
         experiment.end(run, succeeded=True)
@@ -87,6 +90,7 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
         epochs=result.epochs,
         images_per_second=result.images_per_second,
         resumed_from_epoch=result.resumed_from_epoch,
+        history=history,
         tracking_run=run,
         tracking_link=experiment.link(run),
     )
