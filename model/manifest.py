@@ -5,21 +5,24 @@ import json
 import os
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import fsspec
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.errors import InvalidConfig, SourceUnreadable
+from model.listing import Listed
 from model.measure import Measured, measure
-from model.sources import Listed, canonical_uri, is_local, list_source, read_bytes, source_exists, source_fingerprint
+from model.sources import canonical_uri, is_local, list_source, read_bytes, source_exists, source_fingerprint
 from model.splits import SPLITS, Content, Split, SplitConfig, assign_splits
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+# pandas and pyarrow are imported where they are used: `DataVersion` is also for programs that read no manifest.
 __all__ = [
     "COLUMNS",
     "SPLITS",
@@ -35,6 +38,7 @@ __all__ = [
 
 COLUMNS: Final = ("path", "label", "split", *Measured._fields)
 _VERSIONED: Final = ("path", "label", "split", "sha256", "bytes")
+_NUMBERS: Final = ("bytes", "width", "height")
 _SLICE: Final = 1024
 _REMOTE_READERS: Final = 16
 """Threads that wait for a remote store: more than cores, since they mostly wait."""
@@ -68,7 +72,7 @@ def build_manifest(
     frozen: Mapping[str, str] | None = None,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Hash, decode, measure and split every image of a source.
 
     Args:
@@ -85,6 +89,8 @@ def build_manifest(
     Raises:
         SourceUnreadable: See `list_source`; or the whole source vanished while it was read.
     """
+    import pandas as pd
+
     source_uri = canonical_uri(source_uri)
     images, overlooked = list_source(source_uri)
     measured: list[Measured] = []
@@ -100,13 +106,13 @@ def build_manifest(
     return frame
 
 
-def frozen_splits(frame: pd.DataFrame) -> dict[str, str]:
+def frozen_splits(frame: "pd.DataFrame") -> dict[str, str]:
     """The split of each content of a manifest, for the `frozen` of the next one."""
     known = frame[frame["split"] != ""]
     return dict(zip(known["sha256"], known["split"], strict=True))
 
 
-def write_manifest(frame: pd.DataFrame, *, root: str, name: str, source_uri: str) -> DataVersion:
+def write_manifest(frame: "pd.DataFrame", *, root: str, name: str, source_uri: str) -> DataVersion:
     """Store a manifest under `root/name/<version>/manifest.parquet`, where it is never changed again.
 
     Args:
@@ -125,9 +131,8 @@ def write_manifest(frame: pd.DataFrame, *, root: str, name: str, source_uri: str
     uri = f"{canonical_uri(root)}/{name}/{version}/manifest.parquet"
     _store(_parquet(frame), uri)
     usable = frame[frame["split"] != ""]
-    counts = {str(label): dict.fromkeys(SPLITS, 0) for label in sorted(usable["label"].unique())}
-    for (label, part), images in usable.groupby(["label", "split"], observed=True).size().items():  # type: ignore[misc]
-        counts[str(label)][str(part)] = int(images)
+    images = Counter(zip(usable["label"], usable["split"], strict=True))
+    counts = {str(label): {str(part): images[label, part] for part in SPLITS} for label in sorted(set(usable["label"]))}
     return DataVersion(
         name=name,
         version=version,
@@ -135,16 +140,19 @@ def write_manifest(frame: pd.DataFrame, *, root: str, name: str, source_uri: str
         source_uri=canonical_uri(source_uri),
         images=len(usable),
         labels=tuple(counts),
-        counts={label: {str(part): images for part, images in found.items()} for label, found in counts.items()},
+        counts=counts,
     )
 
 
-def read_manifest(uri: str) -> pd.DataFrame:
+def read_manifest(uri: str) -> "pd.DataFrame":
     """A stored manifest as `build_manifest` returned it.
 
     Raises:
         SourceUnreadable: It is missing, damaged, or no manifest of ours.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     filesystem, path = fsspec.core.url_to_fs(uri)
     try:
         with filesystem.open(path, "rb") as file:
@@ -156,7 +164,7 @@ def read_manifest(uri: str) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in table.column_names]
     if missing:
         raise SourceUnreadable(f"{uri} is no data manifest: it has no column {', '.join(missing)}.")
-    frame = table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas()
     # Arrow's nulls come back as None or NaN, by the pandas version.
     frame["error"] = frame["error"].astype("object").where(frame["error"].notna(), None)
     frame.attrs["overlooked"] = json.loads((table.schema.metadata or {}).get(b"overlooked", b"[]"))
@@ -203,7 +211,7 @@ def _splits(
     return splits
 
 
-def _version(frame: pd.DataFrame) -> str:
+def _version(frame: "pd.DataFrame") -> str:
     """Over what was given and decided, not over what was measured: another Pillow release is not another data set."""
     rows = frame.sort_values(["path", "label"], kind="stable")
     digest = hashlib.sha256()
@@ -212,8 +220,12 @@ def _version(frame: pd.DataFrame) -> str:
     return digest.hexdigest()[:16]
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
-    table = pa.Table.from_pandas(frame[list(COLUMNS)], schema=_SCHEMA, preserve_index=False)
+def _parquet(frame: "pd.DataFrame") -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(column, pa.int64() if column in _NUMBERS else pa.string()) for column in COLUMNS])
+    table = pa.Table.from_pandas(frame[list(COLUMNS)], schema=schema, preserve_index=False)
     overlooked = json.dumps(frame.attrs.get("overlooked", []))
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({"overlooked": overlooked}), sink, compression="zstd")
@@ -228,14 +240,14 @@ def _store(content: bytes, uri: str) -> None:
     temporary = f"{folder}/.{uuid.uuid4().hex}.partial"
     filesystem.makedirs(folder, exist_ok=True)
     try:
-        filesystem.pipe_file(temporary, content)
+        with filesystem.open(temporary, "wb") as file:
+            file.write(content)
+            if is_local(uri):
+                # A manifest is never written again: after a power cut it must not be there and empty.
+                file.flush()
+                os.fsync(file.fileno())
         filesystem.mv(temporary, path)
     except BaseException:
         if filesystem.exists(temporary):
             filesystem.rm_file(temporary)
         raise
-
-
-_SCHEMA: Final = pa.schema(
-    [(column, pa.int64() if column in ("bytes", "width", "height") else pa.string()) for column in COLUMNS]
-)

@@ -1,0 +1,1 @@
+"""Benchmarks: each measures a number of `docs/benchmarks.md`."""
