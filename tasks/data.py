@@ -146,10 +146,11 @@ def validate_data(data: DataVersion, config: ValidationConfig, champion: Registe
     create_markdown_artifact(
         key="data-report", markdown=_markdown(report, data, page), description=f"Data report {data.name}@{data.version}"
     )
-    if not report.passed:
-        raise DataRejected(
-            _refusal(report, data), next_step=f"Open {page}, correct or remove the named files, run again."
-        )
+    try:
+        report.require()
+    except DataRejected as error:
+        error.next_step = f"Open {page}, correct or remove the named files, and run again."
+        raise
     return Validation(report=report, html=str(page))
 
 
@@ -158,15 +159,6 @@ def _reference(data: DataVersion, champion: RegisteredModel | None) -> str | Non
     if champion is None or champion.tags.get("data_version") == data.version:
         return None
     return champion.tags.get("data_uri")
-
-
-def _refusal(report: ValidationReport, data: DataVersion) -> str:
-    blocking = [finding for finding in report.findings if not finding.passed and finding.severity == "blocks"]
-    reasons = "; ".join(
-        finding.message + (f" (for example {', '.join(finding.examples[:3])})" if finding.examples else "")
-        for finding in blocking
-    )
-    return f"The data {data.name}@{data.version} is not fit for training: {reasons}"
 
 
 def _markdown(report: ValidationReport, data: DataVersion, page: Path) -> str:

@@ -173,7 +173,9 @@ def _sources(module: str) -> dict[str, str]:
         if name in found or not path.is_file():
             continue
         source = path.read_bytes()
-        found[name] = hashlib.sha256(source).hexdigest()
+        # A template of the same name is as much a part of the module as its lines.
+        beside = b"".join(other.read_bytes() for other in sorted(path.parent.glob(f"{path.stem}.*")))
+        found[name] = hashlib.sha256(beside).hexdigest()
         waiting.extend(_imports(source, module.split(".")[0]))
     return found
 
