@@ -1,0 +1,236 @@
+"""Checkpoint files of a training: written whole or not at all, checked before they are trusted, never unpickled."""
+
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model.config import TrainingConfig
+from model.errors import CheckpointCorrupt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+LAST: Final = "last.ckpt"
+PREVIOUS: Final = "previous.ckpt"
+BEST: Final = "best.ckpt"
+_KEY: Final = "ahclassifier"
+_WEIGHTS: Final = "network."
+_MACHINE_FIELDS: Final = frozenset(
+    {"accelerator", "devices", "num_nodes", "strategy", "cache_limit_mb", "data_workers"}
+)
+"""What says where a training runs, not what is trained: an evicted training may go on elsewhere."""
+
+
+class EpochReport(BaseModel):
+    """How an epoch went. Epoch 0 is the state after the head-only warm-up, before fine-tuning."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: int
+    epochs: int = Field(description="The last epoch, unless it stops early.")
+    train_loss: float | None = Field(description="Mean over the epoch's batches, with label smoothing and weights.")
+    validation_loss: float = Field(description="Plain cross-entropy, without smoothing and weights.")
+    validation_accuracy: float
+    validation_macro_recall: float = Field(description="Mean over the labels of the share that is recognised.")
+    learning_rate: float | None = Field(description="Of the head, at the end of the epoch.")
+    images_per_second: float | None = Field(description="Training images; validation and checkpoint not counted.")
+    seconds: float
+
+
+class Progress(BaseModel):
+    """What a checkpoint says of its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: TrainingConfig
+    labels: tuple[str, ...]
+    fingerprint: str
+    history: tuple[EpochReport, ...]
+    finished: bool = False
+
+    @property
+    def epoch(self) -> int:
+        return self.history[-1].epoch
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read whole."""
+
+    path: Path
+    progress: Progress
+    state_dict: dict[str, "Tensor"]
+
+    @property
+    def weights(self) -> dict[str, "Tensor"]:
+        """The network's part of the state."""
+        return {
+            name.removeprefix(_WEIGHTS): value for name, value in self.state_dict.items() if name.startswith(_WEIGHTS)
+        }
+
+    @property
+    def config(self) -> TrainingConfig:
+        return self.progress.config
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.progress.labels
+
+
+def training_fingerprint(config: TrainingConfig, data_version: str, labels: Sequence[str]) -> str:
+    """What has to be the same for a training to go on: data, labels, and the configuration but the machine's part."""
+    content = {
+        "config": config.model_dump(mode="json", exclude=set(_MACHINE_FIELDS)),
+        "data": data_version,
+        "labels": list(labels),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def attach_progress(checkpoint: dict[str, Any], progress: Progress) -> None:
+    """Write `progress` into Lightning's dictionary."""
+    checkpoint[_KEY] = progress.model_dump_json()
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a checkpoint: every byte against its CRC, then as plain tensors and values only.
+
+    Raises:
+        CheckpointCorrupt: It is missing, damaged, or not one of ours.
+    """
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointCorrupt(f"The checkpoint {path} is damaged (its part {damaged}).")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        progress = Progress.model_validate_json(content[_KEY])
+        state_dict = dict(content["state_dict"])
+    except FileNotFoundError as error:
+        raise CheckpointCorrupt(f"The checkpoint {path} does not exist.", next_step="Train the model anew.") from error
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValidationError) as error:
+        raise CheckpointCorrupt(f"The checkpoint {path} is damaged: {_first_line(error)}.") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointCorrupt(f"{path} is no checkpoint of this program: {_first_line(error)}.") from error
+    return Checkpoint(path, progress, state_dict)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+class CheckpointFolder:
+    """The checkpoints of one training: the last epoch's, the one before, and the best so far.
+
+    Args:
+        directory: Where they lie.
+        fingerprint: Of the training; see `training_fingerprint`.
+    """
+
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        self.directory = directory
+        self.fingerprint = fingerprint
+        self._best_loss = math.inf
+
+    @property
+    def best(self) -> Path:
+        return self.directory / BEST
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint to go on from; damaged ones are set aside with a warning.
+
+        Raises:
+            CheckpointCorrupt: The folder belongs to another training.
+            OSError: The folder can't be written to.
+        """
+        candidates = [path for name in (LAST, PREVIOUS) if (path := self.directory / name).exists()]
+        found = next(filter(None, map(self._usable, candidates)), None)
+        if found is None:
+            if candidates:
+                log.warning("No whole checkpoint is left in %s: the training starts anew.", self.directory)
+            return None
+        best = self._usable(self.best)
+        if best is None:
+            # The best epoch's weights are lost; the best from here on is the next best thing.
+            _write(self.best, {"state_dict": found.state_dict, _KEY: found.progress.model_dump_json()})
+            best = found
+        self._best_loss = best.progress.history[-1].validation_loss
+        return found
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Store Lightning's dictionary as the last epoch, keeping the one before; as the best too where it is that.
+
+        Raises:
+            OSError: For example when the disk is full. Earlier checkpoints stay whole.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        last = self.directory / LAST
+        loss = Progress.model_validate_json(content[_KEY]).history[-1].validation_loss
+        if loss < self._best_loss:
+            _write(self.best, _without_optimizer(content))
+            self._best_loss = loss
+        fresh = _write_aside(last, content)
+        if last.exists():
+            last.replace(self.directory / PREVIOUS)
+        fresh.replace(last)
+
+    def _usable(self, path: Path) -> Checkpoint | None:
+        if not path.exists():
+            return None
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointCorrupt as error:
+            aside = path.with_name(f"{path.name}.corrupt")
+            path.replace(aside)
+            log.warning("%s It is set aside as %s; an earlier one is used where there is one.", error, aside.name)
+            return None
+        if checkpoint.progress.fingerprint != self.fingerprint:
+            raise CheckpointCorrupt(
+                f"The checkpoint {path} belongs to a training with another configuration or other data.",
+                next_step=f"Give this training a directory of its own, or delete {self.directory}.",
+            )
+        return checkpoint
+
+
+def _without_optimizer(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {"state_dict": content["state_dict"], _KEY: content[_KEY]}
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    _write_aside(path, content).replace(path)
+
+
+def _write_aside(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write all of it, to the disk, under a temporary name beside `path`."""
+    import torch
+
+    # Through memory: torch's own writer turns a full disk into a RuntimeError without an errno.
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    aside = path.with_name(f"{path.name}.part")
+    try:
+        with aside.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+    return aside

@@ -1,0 +1,150 @@
+"""Everything that decides how a model is trained; shown as a form in the Prefect UI, stored in every checkpoint."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.errors import InvalidConfig
+from model.images import Preprocessing
+
+NetworkName = Literal["efficientnet_lite0"]
+
+
+class AugmentationConfig(BaseModel):
+    """How much the training images are varied."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_scale: float = Field(
+        default=0.35,
+        gt=0,
+        le=1,
+        description="Smallest area of a random crop, as a share of the largest square in the image.",
+    )
+    max_stretch: float = Field(
+        default=4 / 3,
+        ge=1,
+        le=4,
+        description="Largest ratio of width to height (or height to width) of a random crop.",
+    )
+    flip: bool = Field(
+        default=True, description="Mirror half of the images. Off where left and right mean something (text, digits)."
+    )
+    colour: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="Largest relative change of brightness, contrast and saturation; 0 leaves the colours alone.",
+    )
+
+
+class TrainingConfig(BaseModel):
+    """The hyperparameters of one training.
+
+    Raises:
+        InvalidConfig: Values that exclude each other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: NetworkName = Field(default="efficientnet_lite0", description="The pretrained network.")
+    preprocessing: Preprocessing = Field(
+        default=Preprocessing(size=192), description="How an image becomes the network's input."
+    )
+    augmentation: AugmentationConfig = Field(
+        default=AugmentationConfig(), description="How the training images are varied."
+    )
+    head_epochs: int = Field(
+        default=30,
+        ge=0,
+        le=1000,
+        description="Head-only warm-up: passes over the features of the frozen backbone, which are computed once.",
+    )
+    epochs: int = Field(default=8, ge=0, le=1000, description="Fine-tuning: passes over the training images.")
+    trainable_blocks: int = Field(
+        default=8,
+        ge=0,
+        le=100,
+        description="How many of the network's last blocks are fine-tuned; earlier ones stay as pretrained. "
+        "More blocks suit more data and take longer.",
+    )
+    batch_size: int = Field(default=16, ge=1, le=4096, description="Images in a batch, per device.")
+    accumulate_grad_batches: int = Field(
+        default=1, ge=1, le=1024, description="Batches whose gradients are added up before a step."
+    )
+    head_warm_up_learning_rate: float = Field(
+        default=1e-3, gt=0, le=1, description="Peak learning rate of the head-only warm-up."
+    )
+    head_learning_rate: float = Field(
+        default=1e-3, gt=0, le=1, description="Peak learning rate of the head during fine-tuning."
+    )
+    backbone_learning_rate: float = Field(
+        default=1e-3, gt=0, le=1, description="Peak learning rate of the backbone's last block."
+    )
+    layer_decay: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Factor on the learning rate from each block to the one before it (discriminative rates).",
+    )
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled weight decay (AdamW).")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="Share of the features dropped before the head.")
+    label_smoothing: float = Field(
+        default=0.1, ge=0, lt=1, description="Probability mass moved from the target to all classes."
+    )
+    class_weights: bool = Field(
+        default=False,
+        description="Weigh the loss so that each class counts the same, however many images it has. Raises the recall "
+        "of rare classes and usually costs some accuracy.",
+    )
+    early_stopping_patience: int = Field(
+        default=5,
+        ge=0,
+        le=1000,
+        description="Stop after this many epochs without a lower validation loss; 0 never stops early.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of every random choice in training.")
+    deterministic: bool = Field(
+        default=False, description="Only operations that give the same bits each time; slower on a GPU."
+    )
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field(
+        default="32-true", description="Number format of the computation (Lightning's flag)."
+    )
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="What to train on.")
+    devices: int | Literal["auto"] = Field(default="auto", description="Devices per node.")
+    num_nodes: int = Field(default=1, ge=1, le=1024, description="Machines that train together.")
+    strategy: Literal["auto", "ddp"] = Field(
+        default="auto", description="How devices work together; `ddp` is DistributedDataParallel."
+    )
+    cache_limit_mb: int = Field(
+        default=2048,
+        ge=0,
+        le=1_000_000,
+        description="Decoded images are kept in memory when all of them take at most this many MB (10^6 bytes); "
+        "otherwise worker processes decode them anew in each epoch.",
+    )
+    data_workers: int = Field(
+        default=0, ge=0, le=256, description="Threads or processes that decode images; 0 means one per CPU core."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> "TrainingConfig":
+        problems = [text for broken, text in self._rules() if broken]
+        if problems:
+            raise InvalidConfig("The training configuration is impossible: " + " ".join(problems))
+        return self
+
+    def _rules(self) -> list[tuple[bool, str]]:
+        devices = self.devices if isinstance(self.devices, int) else None
+        return [
+            (self.head_epochs + self.epochs == 0, "`head_epochs` and `epochs` are both 0, so nothing is trained."),
+            (devices is not None and devices < 1, "`devices` must be `auto` or at least 1."),
+            (
+                self.accelerator == "cpu" and self.precision == "16-mixed",
+                "`precision` 16-mixed needs a GPU; use 32-true or bf16-mixed with `accelerator` cpu.",
+            ),
+            (
+                self.epochs == 0 and self.accumulate_grad_batches > 1,
+                "`accumulate_grad_batches` needs fine-tuning, but `epochs` is 0.",
+            ),
+        ]
