@@ -125,3 +125,29 @@ class PlatformUnhealthy(PlatformError):
 
     exit_code = 33
     next_step = "Run `ahc doctor`: each finding comes with its fix."
+
+
+class CandidateFailed(PlatformError):
+    """A new version's scoring process ended before it could take over.
+
+    `process_exit_code` is what it ended with: that of an error in `model/errors.py` where the bundle is at fault.
+    """
+
+    exit_code = 34
+    next_step = "The live version is untouched. Read the endpoint's log, correct the model, release again."
+
+    def __init__(self, message: str, *, process_exit_code: int | None, next_step: str | None = None) -> None:
+        super().__init__(message, next_step=next_step)
+        self.process_exit_code = process_exit_code
+
+
+class RequestRejected(PlatformError):
+    """The endpoint refused a request (an image that can't be decoded, for instance) with a problem document."""
+
+    exit_code = 35
+    next_step = "Correct the request as the message says, and send it again."
+
+    def __init__(self, message: str, *, status: int, kind: str, next_step: str | None = None) -> None:
+        super().__init__(message, next_step=next_step)
+        self.status = status
+        self.kind = kind

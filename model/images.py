@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.errors import ImageRejected
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
+MULTI_PICTURE: Final = "MPO"
+"""A JPEG with further pictures behind it (depth or gain maps), as many phones write it; the first one counts."""
 MAX_PIXELS: Final = 60_000_000
 """A limit of our own, checked on the header before a pixel is decoded (Pillow's only warns below twice its own)."""
 Image.MAX_IMAGE_PIXELS = None
@@ -48,7 +50,7 @@ def open_image(data: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(data))
     except (OSError, ValueError, SyntaxError, struct.error, OverflowError, EOFError) as error:
         raise ImageRejected("The bytes are not an image that can be read.", reason="not-an-image") from error
-    if image.format not in FORMATS:
+    if image.format not in (*FORMATS, MULTI_PICTURE):
         raise ImageRejected(
             f"The image is of the format {image.format}; {', '.join(FORMATS)} are supported.",
             reason="unsupported-format",

@@ -1,0 +1,202 @@
+"""The scoring endpoint of one environment on this machine: real processes behind one port."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from infra.environments import Environment
+from infra.errors import AccessDenied, EndpointUnreachable, NothingToRollBackTo, PlatformError
+from infra.local.control import ask, rebuilt
+from infra.local.endpoint_state import EndpointFiles, SupervisorConfig
+from infra.local.log_file import tail
+from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
+from infra.scoring_client import ScoringClient
+from infra.settings import PROJECT, Settings
+
+QUICK_SECONDS: Final = 3.0
+START_SECONDS: Final = 150.0
+STOP_SECONDS: Final = 30.0
+
+
+class LocalEndpoint:
+    """`infra.ports.Endpoint` for one machine.
+
+    A supervisor process of its own session owns the port and the scoring processes, so they outlive whoever started
+    them; this object only talks to it. Any number of them, in any processes, may speak for one environment.
+    """
+
+    def __init__(self, environment: Environment, settings: Settings, secrets: SecretStore) -> None:
+        self._environment = environment
+        self._host = settings.host
+        self._port = settings.endpoint_base_port + environment.port_offset
+        self._secrets = secrets
+        self._files = EndpointFiles(settings.path("endpoints", environment.name))
+
+    @property
+    def environment(self) -> str:
+        return self._environment.name
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._reachable_host}:{self._port}"
+
+    def status(self) -> EndpointStatus:
+        try:
+            facts = self._ask("status", seconds=QUICK_SECONDS)
+        except EndpointUnreachable as error:
+            return self._status("stopped", detail=str(error))
+        if facts["live"] is None:
+            return self._status("stopped", detail="No version was switched to yet.")
+        try:
+            with ScoringClient(self.url, self._keys()[0], seconds=QUICK_SECONDS) as client:
+                live = client.model()
+        except (EndpointUnreachable, AccessDenied) as error:
+            return self._status("unhealthy", facts=facts, detail=f"{error} {_failure(facts)}".strip())
+        except PlatformError as error:
+            return self._status("unhealthy", facts=facts, detail=f"Another program answers: {error}")
+        return self._status("running", facts=facts, live=live)
+
+    def deploy(self, bundle: Path, model: LiveModel) -> Candidate:
+        handle = f"{model.digest[:12]}-{uuid.uuid4().hex[:8]}"
+        with self._files.locked():
+            self._files.store_bundle(bundle, handle)
+            self._ensure_supervisor()
+            started = self._ask("deploy", seconds=START_SECONDS, model=model.model_dump(), handle=handle)
+        return Candidate(
+            environment=self.environment,
+            model=model,
+            url=f"http://127.0.0.1:{started['port']}",
+            handle=handle,
+        )
+
+    def switch(self, candidate: Candidate) -> LiveModel:
+        with self._files.locked():
+            self._ensure_supervisor()
+            return LiveModel(**self._ask("switch", seconds=START_SECONDS, handle=candidate.handle)["model"])
+
+    def discard(self, candidate: Candidate) -> None:
+        with self._files.locked():
+            if self._files.supervisor_pid() is not None:
+                self._ask("discard", seconds=START_SECONDS, handle=candidate.handle)
+
+    def rollback(self) -> LiveModel:
+        with self._files.locked():
+            state = self._files.read_state()
+            if state.live is None or state.previous is None:
+                raise NothingToRollBackTo(f"The endpoint {self.environment} has no earlier version.")
+            self._ensure_supervisor()
+            return LiveModel(**self._ask("rollback", seconds=START_SECONDS)["model"])
+
+    def logs(self, lines: int = 50) -> Sequence[str]:
+        return tail(self._files.log, lines)
+
+    def stop(self) -> None:
+        with self._files.locked():
+            pid = self._files.supervisor_pid()
+            if pid is None:
+                return
+            try:
+                self._ask("stop", seconds=QUICK_SECONDS)
+            except EndpointUnreachable:
+                os.kill(pid, signal.SIGTERM)
+            if not self._gone(STOP_SECONDS):
+                # Its scoring processes end by themselves when it is gone.
+                os.kill(pid, signal.SIGKILL)
+                self._gone(STOP_SECONDS)
+
+    def start(self) -> EndpointStatus:
+        with self._files.locked():
+            if self._files.read_state().live is None:
+                return self.status()
+            self._ensure_supervisor()
+            self._ask("await_live", seconds=START_SECONDS)
+        return self.status()
+
+    def refresh_keys(self) -> None:
+        """Make the keys of the secret store the valid ones, at once and without a restart."""
+        with self._files.locked():
+            if self._files.supervisor_pid() is not None:
+                self._send_keys()
+
+    @property
+    def _reachable_host(self) -> str:
+        return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)  # noqa: S104
+
+    def _status(
+        self, state: Any, *, facts: dict[str, Any] | None = None, live: LiveModel | None = None, detail: str = ""
+    ) -> EndpointStatus:
+        previous = (facts or {}).get("previous")
+        return EndpointStatus(
+            environment=self.environment,
+            url=self.url,
+            state=state,
+            live=live,
+            previous=LiveModel(**previous["model"]) if previous else None,
+            detail=detail,
+        )
+
+    def _keys(self) -> tuple[SecretStr, SecretStr]:
+        prefix = f"{self.environment}-endpoint-key"
+        return self._secrets.ensure(f"{prefix}-primary"), self._secrets.ensure(f"{prefix}-secondary")
+
+    def _ask(self, command: str, *, seconds: float, **arguments: Any) -> dict[str, Any]:
+        return ask(self._files.control_socket(), command, seconds=seconds, **arguments)
+
+    def _send_keys(self) -> None:
+        self._ask("keys", seconds=QUICK_SECONDS, keys=[key.get_secret_value() for key in self._keys()])
+
+    def _ensure_supervisor(self) -> None:
+        if self._files.supervisor_pid() is not None:
+            self._send_keys()
+            return
+        config = SupervisorConfig(
+            environment=self.environment,
+            host=self._host,
+            port=self._port,
+            directory=self._files.directory,
+            threads=self._environment.scoring_threads,
+            keys=self._keys(),
+        )
+        with self._files.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "infra.local.supervisor"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                cwd=PROJECT,
+            )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process.stdin, process.stdout:
+            process.stdin.write(config.to_json().encode())
+            process.stdin.close()
+            line = process.stdout.readline()
+        # It may end while this process lives: somebody has to take its exit code.
+        threading.Thread(target=process.wait, daemon=True, name=f"reap-{process.pid}").start()
+        answer = json.loads(line) if line else {"ok": False, "message": "The supervisor ended at once; see the log."}
+        if not answer["ok"]:
+            raise rebuilt(answer)
+
+    def _gone(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._files.supervisor_pid() is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+def _failure(facts: dict[str, Any]) -> str:
+    live = facts.get("live")
+    return str(live["failure"]) if live and live["failure"] else ""

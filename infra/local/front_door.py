@@ -1,0 +1,107 @@
+"""The port of an environment: connections are accepted here and handed on whole to the live version."""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections import deque
+from typing import Final
+
+from infra.errors import PortInUse
+from infra.local.kept_version import KeptVersion
+from infra.local.port_owner import port_owner
+
+BACKLOG: Final = 1024
+ACCEPTED_AT_ONCE: Final = 64
+RETRY_SECONDS: Final = 0.05
+
+log = logging.getLogger("supervisor")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that doesn't listen yet: nobody is let in before there is a version to serve them.
+
+    Raises:
+        PortInUse: Names the program that has it, where the system tells.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setblocking(False)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"Port {port} is taken by {port_owner(port)}.") from error
+        raise PortInUse(f"Can't listen on {host}:{port}: {error.strerror}.") from error
+    return listener
+
+
+class FrontDoor:
+    """Accepts connections as long as the live version can take them; otherwise they wait in the listener."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._target: KeptVersion | None = None
+        self._waiting: deque[socket.socket] = deque()
+        self._listening = False
+        self._accepting = False
+        self._loop = asyncio.get_running_loop()
+
+    def open_to(self, version: KeptVersion) -> None:
+        """From now on every new connection goes to this version."""
+        self._target = version
+        if not self._listening:
+            self._listener.listen(BACKLOG)
+            self._listening = True
+        self._hand_over()
+
+    def changed(self, unserved: list[socket.socket]) -> None:
+        """A version became ready, has room again, or ended and left these connections behind."""
+        self._waiting.extend(unserved)
+        self._hand_over()
+
+    def close(self) -> None:
+        self._stop_accepting()
+        self._listening = False
+        self._listener.close()
+        for connection in self._waiting:
+            connection.close()
+
+    def _hand_over(self) -> None:
+        process = self._target.process if self._target is not None else None
+        while self._waiting and process is not None and process.has_room and process.hand(self._waiting[0]):
+            self._waiting.popleft()
+        if not self._listening or process is None or not process.has_room:
+            self._stop_accepting()
+        elif self._waiting:
+            self._stop_accepting()
+            self._loop.call_later(RETRY_SECONDS, self._hand_over)
+        else:
+            self._start_accepting()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                break
+            except OSError as error:
+                # Out of descriptors or memory: the clients wait in the listener.
+                log.warning("Can't accept connections now: %s.", error)
+                self._stop_accepting()
+                self._loop.call_later(RETRY_SECONDS, self._hand_over)
+                return
+            self._waiting.append(connection)
+        self._hand_over()
+
+    def _start_accepting(self) -> None:
+        if not self._accepting:
+            self._loop.add_reader(self._listener, self._accept)
+            self._accepting = True
+
+    def _stop_accepting(self) -> None:
+        if self._accepting:
+            self._loop.remove_reader(self._listener)
+            self._accepting = False

@@ -1,0 +1,299 @@
+"""The one long-lived process of an environment's endpoint: it owns the port and hands each connection to a version.
+
+`python -m infra.local.supervisor` gets its config on stdin and says on stdout whether it could start. It accepts
+connections and passes them on whole (SCM_RIGHTS), so no byte goes through it, a switch is one assignment, and while a
+scoring process is started again, connections wait in the listener instead of being refused.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from infra.errors import CandidateFailed, NothingToRollBackTo, PlatformError
+from infra.local.control import ControlServer
+from infra.local.endpoint_state import Deployment, EndpointFiles, EndpointState, SupervisorConfig
+from infra.local.front_door import FrontDoor, bind
+from infra.local.kept_version import KeptVersion
+from infra.local.log_file import log_to, rotate
+from infra.ports import LiveModel
+
+WARM_SECONDS: Final = 60.0
+ROTATION_SECONDS: Final = 30.0
+
+log = logging.getLogger("supervisor")
+
+
+class Supervisor:
+    """The versions of one environment: `live` takes new connections, `previous` is warm, `candidate` is on trial."""
+
+    def __init__(self, config: SupervisorConfig, files: EndpointFiles, listener: socket.socket) -> None:
+        self._config = config
+        self._files = files
+        self._door = FrontDoor(listener)
+        self._keys = [key.get_secret_value() for key in config.keys]
+        self._live: KeptVersion | None = None
+        self._previous: KeptVersion | None = None
+        self._candidate: KeptVersion | None = None
+        self._lost_candidate: Deployment | None = None
+        self._draining: set[KeptVersion] = set()
+        self._restoring: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, control: Path) -> None:
+        """Serve what is remembered, and obey, until told to stop."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._ended.set)
+        server = ControlServer(
+            control,
+            {
+                "status": self._status,
+                "await_live": self._await_live,
+                "keys": self._replace_keys,
+                "deploy": self._deploy,
+                "switch": self._switch,
+                "discard": self._discard,
+                "rollback": self._rollback,
+                "stop": self._stop,
+            },
+        )
+        await server.start()
+        self._restore()
+        self._later(self._rotate_log())
+        _announce({"ok": True})
+        try:
+            await self._ended.wait()
+        finally:
+            self._door.close()
+            await asyncio.gather(*(version.stop() for version in (*self._versions(), *self._draining)))
+            for task in self._background:
+                task.cancel()
+            await server.close()
+
+    # What it is told to do.
+
+    async def _status(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "live": self._live.describe() if self._live else None,
+            "previous": self._previous.describe() if self._previous else None,
+            "candidate": self._candidate.describe() if self._candidate else None,
+        }
+
+    async def _await_live(self) -> dict[str, Any]:
+        if self._live is not None and await self._live.first_start():
+            await self._live.wait_ready(WARM_SECONDS)
+        return await self._status()
+
+    async def _replace_keys(self, keys: list[str]) -> dict[str, Any]:
+        self._keys = keys
+        for version in self._versions():
+            version.command("keys", keys=keys)
+        return {}
+
+    async def _deploy(self, model: dict[str, Any], handle: str) -> dict[str, Any]:
+        await self._restored()
+        await self._drop_candidate()
+        deployment = Deployment(model=LiveModel.model_validate(model), handle=handle)
+        candidate = self._keep(deployment)
+        if not await candidate.first_start():
+            await candidate.stop()
+            self._remember()
+            self._end_if_unused()
+            raise CandidateFailed(
+                f"The scoring process of {deployment.label} for "
+                f"{self._config.environment} ended before it was ready. {candidate.failure}",
+                process_exit_code=candidate.exit_code,
+            )
+        self._candidate = candidate
+        candidate.keep = True
+        self._remember()
+        assert candidate.process is not None
+        return {"port": candidate.process.port}
+
+    async def _switch(self, handle: str) -> dict[str, Any]:
+        if self._live is not None and self._live.deployment.handle == handle:
+            return {"model": self._live.deployment.model.model_dump()}
+        await self._restored()
+        candidate = self._revived(handle)
+        if not await candidate.wait_ready(WARM_SECONDS):
+            raise CandidateFailed(
+                f"The candidate {candidate.deployment.label} is not ready: {candidate.failure}",
+                process_exit_code=candidate.exit_code,
+            )
+        retired, self._previous = self._previous, self._live
+        self._live, self._candidate = candidate, None
+        self._remember()
+        self._take_over(self._live, self._previous)
+        if retired is not None:
+            self._later(self._drain(retired))
+        return {"model": candidate.deployment.model.model_dump()}
+
+    async def _discard(self, handle: str) -> dict[str, Any]:
+        if self._candidate is not None and self._candidate.deployment.handle == handle:
+            await self._drop_candidate()
+            self._remember()
+            self._end_if_unused()
+        return {}
+
+    async def _rollback(self) -> dict[str, Any]:
+        await self._restored()
+        if self._live is None or self._previous is None:
+            raise NothingToRollBackTo(f"The endpoint {self._config.environment} has no earlier version.")
+        back = self._previous
+        if not await back.wait_ready(WARM_SECONDS):
+            raise CandidateFailed(
+                f"The previous version {back.deployment.label} doesn't start: {back.failure}",
+                process_exit_code=back.exit_code,
+            )
+        self._live, self._previous = back, self._live
+        self._remember()
+        self._take_over(self._live, self._previous)
+        return {"model": back.deployment.model.model_dump()}
+
+    async def _stop(self) -> dict[str, Any]:
+        self._loop.call_later(0.05, self._ended.set)  # after this answer
+        return {}
+
+    # Versions.
+
+    def _restore(self) -> None:
+        state = self._files.read_state()
+        self._lost_candidate = state.candidate
+        if state.live is None:
+            return
+        self._live = self._keep(state.live, keep=True)
+        self._door.open_to(self._live)
+        if state.previous is not None:
+            self._restoring = self._later(self._restore_previous(self._live, state.previous))
+
+    async def _restore_previous(self, live: KeptVersion, deployment: Deployment) -> None:
+        await live.first_start()  # the live one has the machine for itself until it answers
+        self._previous = self._keep(deployment, keep=True)
+        self._previous.retire()
+
+    async def _restored(self) -> None:
+        if self._restoring is not None:
+            await self._restoring
+
+    async def _drain(self, version: KeptVersion) -> None:
+        self._draining.add(version)
+        await version.drain()
+        self._draining.discard(version)
+
+    def _revived(self, handle: str) -> KeptVersion:
+        """The candidate of this handle; started again where the supervisor itself was killed in between."""
+        if self._candidate is not None and self._candidate.deployment.handle == handle:
+            return self._candidate
+        if self._candidate is None and self._lost_candidate is not None and self._lost_candidate.handle == handle:
+            self._candidate = self._keep(self._lost_candidate, keep=True)
+            self._lost_candidate = None
+            return self._candidate
+        raise CandidateFailed(
+            f"The candidate {handle} of {self._config.environment} is gone: another one took its place.",
+            process_exit_code=None,
+        )
+
+    def _take_over(self, live: KeptVersion, before: KeptVersion | None) -> None:
+        live.keep = True
+        live.resume()
+        if before is not None:
+            before.retire()
+        self._door.open_to(live)
+        log.info("%s is live; before: %s.", live.deployment.label, before.deployment.label if before else None)
+
+    def _keep(self, deployment: Deployment, *, keep: bool = False) -> KeptVersion:
+        version = KeptVersion(deployment, self._serving_config, self._files.log, self._door.changed)
+        version.keep = keep
+        return version
+
+    async def _drop_candidate(self) -> None:
+        candidate, self._candidate, self._lost_candidate = self._candidate, None, None
+        if candidate is not None:
+            await candidate.stop()
+
+    def _versions(self) -> list[KeptVersion]:
+        return [version for version in (self._live, self._previous, self._candidate) if version is not None]
+
+    def _remember(self) -> None:
+        """Before anything changes for clients, so that a restart never serves less than was answered."""
+        state = EndpointState(
+            live=self._live.deployment if self._live else None,
+            previous=self._previous.deployment if self._previous else None,
+            candidate=self._candidate.deployment if self._candidate else self._lost_candidate,
+        )
+        self._files.write_state(state)
+        self._files.remove_bundles(keep=state.handles)
+
+    def _end_if_unused(self) -> None:
+        if not self._versions():
+            self._loop.call_later(0.05, self._ended.set)
+
+    def _serving_config(self, deployment: Deployment) -> dict[str, Any]:
+        return {
+            "bundle": str(self._files.bundle(deployment.handle)),
+            "digest": deployment.model.digest,
+            "name": deployment.model.name,
+            "version": deployment.model.version,
+            "keys": self._keys,
+            "threads": self._config.threads,
+        }
+
+    # Besides.
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def _rotate_log(self) -> None:
+        while True:
+            rotate(self._files.log)
+            await asyncio.sleep(ROTATION_SECONDS)
+
+
+def main() -> int:
+    config = SupervisorConfig.model_validate_json(sys.stdin.read())
+    files = EndpointFiles(config.directory)
+    log_to(files.log)
+    claim = files.claim_supervision()
+    if claim is None:
+        _announce({"ok": True})
+        return 0
+    try:
+        listener = bind(config.host, config.port)
+    except PlatformError as error:
+        _announce({"ok": False, "error": type(error).__name__, "message": str(error)})
+        return error.exit_code
+    control = files.control_socket(create=True)
+    assert control is not None
+    asyncio.run(_run(config, files, listener, control))
+    files.remove_control_socket()
+    return 0
+
+
+async def _run(config: SupervisorConfig, files: EndpointFiles, listener: socket.socket, control: Path) -> None:
+    await Supervisor(config, files, listener).run(control)
+
+
+def _announce(event: dict[str, Any]) -> None:
+    """Tell who started this process, and let go of the pipe: it may outlive them."""
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(event), flush=True)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""A client of the scoring API, whose errors are the platform's."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic import SecretStr
+
+from infra.errors import AccessDenied, EndpointUnreachable, PlatformError, RequestRejected
+from infra.ports import LiveModel
+
+
+class ScoringClient:
+    """Speaks to one endpoint over one kept connection.
+
+    Args:
+        url: Where the endpoint listens, without a path.
+        key: A valid key of its environment.
+        seconds: Limit for one answer.
+    """
+
+    def __init__(self, url: str, key: SecretStr, *, seconds: float = 30.0) -> None:
+        self._url = url.rstrip("/")
+        self._client = httpx.Client(
+            base_url=self._url,
+            headers={"Authorization": f"Bearer {key.get_secret_value()}"},
+            timeout=httpx.Timeout(seconds, connect=min(seconds, 5.0)),
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def score(self, image: bytes, content_type: str = "application/octet-stream") -> dict[str, Any]:
+        """The answer to one image: `predictions`, `model` and `request_id` as of the scoring API.
+
+        Raises:
+            EndpointUnreachable: It doesn't answer, is overloaded, or failed.
+            AccessDenied: The key is not valid there.
+            RequestRejected: The image can't be scored; the message says why.
+        """
+        answer = self._ask("POST", "/score", content=image, headers={"Content-Type": content_type})
+        content: dict[str, Any] = answer.json()
+        return content
+
+    def model(self) -> LiveModel:
+        """The model that the endpoint itself reports; raises as `score` does."""
+        content = self._ask("GET", "/model").json()
+        return LiveModel(name=content["name"], version=content["version"], digest=content["digest"])
+
+    def ready(self) -> bool:
+        """Whether it takes traffic; False where it doesn't answer."""
+        try:
+            return self._client.get("/health/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    def _ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            answer = self._client.request(method, path, **arguments)
+        except httpx.TransportError as error:
+            raise EndpointUnreachable(f"{self._url} doesn't answer: {error or type(error).__name__}.") from error
+        if answer.is_success:
+            return answer
+        raise _translate(answer, self._url)
+
+
+def _translate(answer: httpx.Response, url: str) -> PlatformError:
+    status = answer.status_code
+    try:
+        problem: dict[str, Any] = answer.json()
+    except ValueError:
+        problem = {}
+    said = f"{url} answered {status}: {problem.get('title', answer.reason_phrase)}. {problem.get('detail', '')}".strip()
+    next_step = problem.get("next_step")
+    if status in {401, 403}:
+        return AccessDenied(said, next_step=next_step)
+    if status == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
+        return EndpointUnreachable(said, next_step=next_step)
+    kind = str(problem.get("type", "")).rpartition("#")[2]
+    return RequestRejected(said, status=status, kind=kind, next_step=next_step)

@@ -1,0 +1,42 @@
+"""What one scoring process needs to know; it comes as JSON on stdin, so no key is in an argument or the environment."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+MEBIBYTE = 1024 * 1024
+
+
+class ServingConfig(BaseModel):
+    """One bundle, its keys and the limits under which it is served."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundle: Path = Field(description="Directory of the bundle to serve.")
+    digest: str | None = Field(default=None, description="Digest that the bundle must have; any where it is missing.")
+    name: str | None = Field(default=None, description="Name in the registry; the bundle's own where it is missing.")
+    version: int = Field(default=0, ge=0, description="Version in the registry; 0 outside one.")
+    keys: tuple[SecretStr, ...] = Field(
+        min_length=1, max_length=2, description="Keys that give access; two at a time, so that they can be rotated."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    handover_fd: int | None = Field(
+        default=None, description="Unix socket over which a supervisor hands accepted connections to this process."
+    )
+    threads: int = Field(default=0, ge=0, le=256, description="Threads that decode and score; 0 means one a core.")
+    waiting_images: int = Field(
+        default=64, ge=1, description="Images that may wait or be scored at a time; more are answered with 503."
+    )
+    buffered_bytes: int = Field(
+        default=256 * MEBIBYTE,
+        ge=MEBIBYTE,
+        description="Bytes of request bodies held at a time; more are answered 503.",
+    )
+    max_image_bytes: int = Field(default=20 * MEBIBYTE, ge=1024, description="Limit for one image.")
+    max_batch_images: int = Field(default=32, ge=1, description="Limit for the files of one batch.")
+    max_batch_bytes: int = Field(default=64 * MEBIBYTE, ge=1024, description="Limit for the body of one batch.")
+    upload_seconds: float = Field(default=30, gt=0, description="Time a client has to send its headers and its body.")
+    keep_alive_seconds: int = Field(default=75, ge=1, description="An idle connection is closed after this time.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,0 +1,203 @@
+"""One scoring process: from its config to its orderly end."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import uvicorn
+from pydantic import SecretStr
+
+from model.bundle import open_bundle
+from model.errors import ModelError
+from model.serving.app import ScoringService, create_app
+from model.serving.config import ServingConfig
+from model.serving.handover import Handover
+from model.serving.logs import log_as_json
+from model.serving.protocol import ScoringProtocol
+
+EXIT_CANNOT_LISTEN: Final = 21
+SPARE_DESCRIPTORS: Final = 64
+STOP_SECONDS: Final = 8
+
+log = logging.getLogger("serving")
+
+
+class ScoringServer(uvicorn.Server):
+    """uvicorn's server, which also takes over connections and is commanded by its supervisor."""
+
+    def __init__(self, service: ScoringService) -> None:
+        config = service.config
+        super().__init__(
+            uvicorn.Config(
+                service,
+                http=_protocol(config),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=config.keep_alive_seconds,
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
+        self._service = service
+        self._handover: Handover | None = None
+        self.listening = asyncio.Event()
+        self.model_fields = service.model.model_dump()
+        self._max_connections = _raise_descriptor_limit() - SPARE_DESCRIPTORS
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        descriptor = self._service.config.handover_fd
+        if descriptor is not None:
+            self._handover = Handover(socket.socket(fileno=descriptor), self._new_protocol, self._has_room)
+        self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.draining = True
+        if self._handover is not None:
+            self._handover.close()
+        await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._drained()
+
+    def obey(self, command: dict[str, Any]) -> None:
+        """Do what the supervisor says: `retire`, `resume`, `drain` or `keys`."""
+        match command["do"]:
+            case "retire":
+                self._service.envelope.retired = True
+            case "resume":
+                self._service.envelope.retired = False
+            case "drain":
+                self._service.envelope.retired = True
+                self._service.draining = True
+            case "keys":
+                self._service.keys.replace(SecretStr(key) for key in command["keys"])
+            case other:
+                log.error("Unknown command %r.", other)
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT end the service in good order; that is no failure, so the exit code is 0."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        yield
+
+    def _drained(self) -> bool:
+        waiting = self._handover.adopting if self._handover else 0
+        return self._service.draining and not self.server_state.connections and not waiting
+
+    def _has_room(self) -> bool:
+        return len(self.server_state.connections) < self._max_connections
+
+    def _new_protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state={}
+        )
+
+
+def serve(config: ServingConfig, *, supervised: bool = False) -> int:
+    """Serve until SIGTERM or, where supervised, until stdin ends; answers the exit code.
+
+    A bundle that can't be served ends it with the exit code of its error and one line of log.
+    """
+    log_as_json(config.log_level)
+    try:
+        service = create_app(open_bundle(config.bundle, digest=config.digest), config)
+        listener = _listen(config)
+    except ModelError as error:
+        return _give_up(type(error).__name__, str(error), error.next_step, error.exit_code, supervised=supervised)
+    except OSError as error:
+        message = f"Can't listen on {config.host}:{config.port}: {error.strerror}."
+        return _give_up("PortInUse", message, "Choose another port.", EXIT_CANNOT_LISTEN, supervised=supervised)
+    server = ScoringServer(service)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(server, listener, supervised=supervised))
+    service.engine.close()
+    return 0
+
+
+async def _run(server: ScoringServer, listener: socket.socket, *, supervised: bool) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    if supervised:
+        commands = asyncio.create_task(_follow(server))
+        commands.add_done_callback(lambda _: server.stop())
+    await server.listening.wait()
+    port = listener.getsockname()[1]
+    log.info("Listening.", extra={"fields": {"port": port, **server.model_fields}})
+    if supervised:
+        _tell({"event": "ready", "port": port})
+    await serving
+
+
+async def _follow(server: ScoringServer) -> None:
+    """Read commands from stdin until the supervisor closes it or dies."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        server.obey(json.loads(line))
+
+
+def _listen(config: ServingConfig) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _protocol(config: ServingConfig) -> type[ScoringProtocol]:
+    class Protocol(ScoringProtocol):
+        header_seconds = config.upload_seconds
+
+    return Protocol
+
+
+def _raise_descriptor_limit() -> int:
+    """As many open connections as the system allows this user; answers the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft if soft != resource.RLIM_INFINITY else wanted
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # macOS allows less than it says
+        return soft
+    return wanted
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def _give_up(error: str, message: str, next_step: str, code: int, *, supervised: bool) -> int:
+    log.error(message, extra={"fields": {"error": error, "next_step": next_step, "exit_code": code}})
+    if supervised:
+        _tell({"event": "failed", "error": error, "message": message})
+    return code
+
+
+def _tell(event: dict[str, Any]) -> None:
+    print(json.dumps(event), flush=True)

@@ -1,0 +1,45 @@
+"""A local endpoint on a free port, ended with the test."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from infra.environments import Environment
+from infra.local.endpoint import LocalEndpoint
+from infra.settings import Settings
+
+
+class KeptSecrets:
+    """Secrets in memory; `infra.local.secrets` has tests of its own."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, SecretStr] = {}
+
+    def get(self, name: str) -> SecretStr:
+        return self.values[name]
+
+    def ensure(self, name: str) -> SecretStr:
+        return self.values.setdefault(name, SecretStr(f"{name}-0123456789"))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def make_endpoint(home: Path, secrets: KeptSecrets, port: int) -> LocalEndpoint:
+    environment = Environment(name="test", description="For tests.", port_offset=0, scoring_threads=2)
+    return LocalEndpoint(environment, Settings(home=home, endpoint_base_port=port), secrets)
+
+
+@contextlib.contextmanager
+def local_endpoint(home: Path) -> Iterator[tuple[LocalEndpoint, SecretStr]]:
+    secrets = KeptSecrets()
+    endpoint = make_endpoint(home, secrets, free_port())
+    try:
+        yield endpoint, secrets.ensure("test-endpoint-key-primary")
+    finally:
+        endpoint.stop()
