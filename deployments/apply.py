@@ -1,0 +1,293 @@
+"""`ahc deploy`: make the Prefect server have exactly what the files say, and say what that changed.
+
+First everything is planned by reading only; `--dry-run` stops there. Applying a plan that is empty does nothing, so a
+second run changes nothing.
+"""
+
+import importlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from deployments.entries import ConcurrencyEntry, DeploymentEntry, ScheduleEntry, ServerFile, WorkPoolDefinition
+from infra.errors import ConfigurationError
+from infra.revision import revision
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
+
+OURS = "ahc"
+"""Tag of everything that `ahc deploy` made; only what has it is ever removed."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between the files and the server."""
+
+    kind: Literal["work pool", "deployment", "automation", "concurrency limit"]
+    name: str
+    action: Literal["create", "update", "remove"]
+    fields: tuple[str, ...] = ()
+    """What differs, for an update."""
+    perform: Callable[[], Awaitable[object]] = field(repr=False, compare=False, kw_only=True)
+
+
+async def plan(
+    client: "PrefectClient", deployments: tuple[DeploymentEntry, ...], server: ServerFile
+) -> tuple[Change, ...]:
+    """What has to change on the server, in the order in which it can be done.
+
+    Raises:
+        ConfigurationError: A flow can't be imported, or a definition is not valid.
+    """
+    return (
+        *await _plan_work_pools(client, server.work_pools),
+        *await _plan_concurrency_limits(client, server.concurrency_limits),
+        *await _plan_deployments(client, deployments),
+        *await _plan_automations(client, server.automations),
+    )
+
+
+async def apply(changes: tuple[Change, ...]) -> None:
+    for change in changes:
+        await change.perform()
+
+
+# --- work pools ---------------------------------------------------------------------------------------------------
+
+
+async def _plan_work_pools(client: "PrefectClient", wanted: dict[str, WorkPoolDefinition]) -> list[Change]:
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    existing = {pool.name: pool for pool in await client.read_work_pools(limit=200)}
+    changes = []
+    for name, definition in wanted.items():
+        desired = {
+            "description": definition.description,
+            "concurrency_limit": definition.concurrency_limit,
+            "base_job_template": _job_template(definition),
+        }
+        pool = existing.get(name)
+        differs = _differences(desired, pool.model_dump() if pool else {})
+        if pool is not None and not differs:
+            continue
+        create = WorkPoolCreate(name=name, type=definition.type, **cast("Any", desired))
+        perform = partial(client.create_work_pool, create, overwrite=True)
+        changes.append(Change("work pool", name, "update" if pool else "create", differs, perform=perform))
+    return changes
+
+
+def _job_template(definition: WorkPoolDefinition) -> dict[str, Any]:
+    from prefect.workers.base import BaseWorker
+
+    # The registry knows a type once its module is imported.
+    if definition.type == "process":
+        importlib.import_module("prefect.workers.process")
+    worker = BaseWorker.get_worker_class_from_type(definition.type)
+    if worker is None:
+        raise ConfigurationError(f"No installed package brings a worker of type `{definition.type}`.")
+    template = worker.get_default_base_job_template()
+    variables = template["variables"]["properties"]
+    for name, value in definition.job_variables.items():
+        if name not in variables:
+            raise ConfigurationError(f"A work pool of type {definition.type} has no job variable `{name}`.")
+        variables[name]["default"] = value
+    return template
+
+
+# --- global concurrency limits ------------------------------------------------------------------------------------
+
+
+async def _plan_concurrency_limits(client: "PrefectClient", wanted: dict[str, int]) -> list[Change]:
+    existing = {item.name: item.limit for item in await client.read_global_concurrency_limits(limit=200)}
+    return [
+        Change(
+            "concurrency limit",
+            name,
+            "update" if name in existing else "create",
+            (f"limit {existing[name]} -> {limit}",) if name in existing else (),
+            perform=partial(client.upsert_global_concurrency_limit_by_name, name, limit),
+        )
+        for name, limit in wanted.items()
+        if existing.get(name) != limit
+    ]
+
+
+# --- deployments --------------------------------------------------------------------------------------------------
+
+
+async def _plan_deployments(client: "PrefectClient", entries: tuple[DeploymentEntry, ...]) -> list[Change]:
+    existing = await read_deployments(client)
+    version = revision()
+    changes, names = [], set()
+    for entry in entries:
+        flow = load_flow(entry.entrypoint)
+        name = f"{flow.name}/{entry.name}"
+        names.add(name)
+        current = existing.get(name)
+        desired = _desired(entry, flow, version, current)
+        differs = _differences(desired, _present(current)) if current else ()
+        if current is None or differs:
+            action: Literal["create", "update"] = "update" if current else "create"
+            changes.append(
+                Change("deployment", name, action, differs, perform=partial(_create, client, flow, entry.name, desired))
+            )
+    gone = [name for name, item in existing.items() if name not in names and OURS in item.tags]
+    changes += [
+        Change("deployment", name, "remove", perform=partial(client.delete_deployment, existing[name].id))
+        for name in gone
+    ]
+    return changes
+
+
+async def read_deployments(client: "PrefectClient") -> "dict[str, DeploymentResponse]":
+    """All deployments of the server by their full name `flow/name`."""
+    flows = {item.id: item.name for item in await _all(client.read_flows)}
+    return {f"{flows[item.flow_id]}/{item.name}": item for item in await _all(client.read_deployments)}
+
+
+async def _all(read: Callable[..., Awaitable[list[Any]]]) -> list[Any]:
+    found: list[Any] = []
+    while page := await read(limit=200, offset=len(found)):
+        found += page
+    return found
+
+
+def load_flow(entrypoint: str) -> "Flow[..., Any]":
+    """Import a flow by `module.function`.
+
+    Raises:
+        ConfigurationError: There is no such module or flow.
+    """
+    from prefect import Flow
+
+    module, _, name = entrypoint.rpartition(".")
+    try:
+        flow = getattr(importlib.import_module(module), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"Entry point `{entrypoint}` can't be loaded: {error}.") from error
+    if not isinstance(flow, Flow):
+        raise ConfigurationError(f"Entry point `{entrypoint}` is not a flow.")
+    return flow
+
+
+def _desired(
+    entry: DeploymentEntry, flow: "Flow[..., Any]", version: str | None, current: "DeploymentResponse | None"
+) -> dict[str, Any]:
+    from prefect.utilities.callables import parameter_schema
+
+    limit = entry.concurrency_limit
+    options = limit if isinstance(limit, ConcurrencyEntry) else None
+    return {
+        "version": version,
+        "entrypoint": entry.entrypoint,
+        "description": entry.description or flow.description,
+        "tags": sorted({*entry.tags, OURS}),
+        "parameters": entry.parameters,
+        "work_pool_name": entry.work_pool.name,
+        "work_queue_name": entry.work_pool.work_queue_name,
+        "job_variables": entry.work_pool.job_variables,
+        "enforce_parameter_schema": entry.enforce_parameter_schema,
+        "paused": entry.paused,
+        "concurrency_limit": options.limit if options else limit,
+        "concurrency_options": {"collision_strategy": options.collision_strategy} if options else None,
+        "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi(),
+        "schedules": [_schedule(item, current) for item in entry.schedules],
+    }
+
+
+def _schedule(entry: ScheduleEntry, current: "DeploymentResponse | None") -> dict[str, Any]:
+    from prefect.client.schemas.schedules import construct_schedule
+
+    schedule = construct_schedule(
+        cron=entry.cron, interval=entry.interval, rrule=entry.rrule, timezone=entry.timezone
+    ).model_dump(mode="json", exclude={"anchor_date"})
+    active = entry.active
+    for item in current.schedules if current else []:
+        # Whoever paused or started it in the UI meant it; only a schedule that is new here starts as the file says.
+        if item.slug == entry.slug and item.schedule.model_dump(mode="json", exclude={"anchor_date"}) == schedule:
+            active = item.active
+    return {"slug": entry.slug, "schedule": schedule, "active": active, "parameters": entry.parameters}
+
+
+def _present(current: "DeploymentResponse") -> dict[str, Any]:
+    found = current.model_dump(mode="json")
+    limit = current.global_concurrency_limit
+    return {
+        **found,
+        "tags": sorted(current.tags),
+        "concurrency_limit": limit.limit if limit else None,
+        "concurrency_options": found["concurrency_options"]
+        and {"collision_strategy": found["concurrency_options"]["collision_strategy"]},
+        "schedules": [
+            {
+                "slug": item.slug,
+                "schedule": item.schedule.model_dump(mode="json", exclude={"anchor_date"}),
+                "active": item.active,
+                "parameters": item.parameters,
+            }
+            for item in current.schedules
+        ],
+    }
+
+
+async def _create(client: "PrefectClient", flow: "Flow[..., Any]", name: str, desired: dict[str, Any]) -> None:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.objects import ConcurrencyOptions
+
+    options = desired["concurrency_options"]
+    fields = {
+        **desired,
+        "schedules": [DeploymentScheduleCreate.model_validate(item) for item in desired["schedules"]],
+        "concurrency_options": ConcurrencyOptions.model_validate(options) if options else None,
+        # The flows are installed beside the worker: nothing is to be pulled.
+        "pull_steps": [],
+    }
+    await client.create_deployment(await client.create_flow(flow), name, **fields)
+
+
+# --- automations --------------------------------------------------------------------------------------------------
+
+
+async def _plan_automations(client: "PrefectClient", wanted: tuple[dict[str, Any], ...]) -> list[Change]:
+    from prefect.events.schemas.automations import AutomationCore
+    from pydantic import ValidationError
+
+    existing = {item.name: item for item in await client.read_automations()}
+    changes = []
+    for content in wanted:
+        try:
+            desired = AutomationCore.model_validate({**content, "tags": [*content.get("tags", []), OURS]})
+        except ValidationError as error:
+            raise ConfigurationError(f"Automation `{content.get('name')}` is not valid: {error}") from error
+        current = existing.get(desired.name)
+        if current is None:
+            perform: Any = partial(client.create_automation, desired)
+            changes.append(Change("automation", desired.name, "create", perform=perform))
+            continue
+        # Switched off in the UI, it stays off.
+        desired = desired.model_copy(update={"enabled": current.enabled})
+        differs = _differences(_comparable(desired), _comparable(current))
+        if differs:
+            perform = partial(client.update_automation, current.id, desired)
+            changes.append(Change("automation", desired.name, "update", differs, perform=perform))
+    names = {str(content.get("name")) for content in wanted}
+    changes += [
+        Change("automation", name, "remove", perform=partial(client.delete_automation, item.id))
+        for name, item in existing.items()
+        if name not in names and OURS in item.tags
+    ]
+    return changes
+
+
+def _comparable(automation: Any) -> dict[str, Any]:
+    content = automation.model_dump(mode="json", exclude={"id", "owner_resource"})
+    content["trigger"].pop("id", None)
+    return cast("dict[str, Any]", content)
+
+
+def _differences(desired: dict[str, Any], present: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(name for name, value in desired.items() if present.get(name) != value))

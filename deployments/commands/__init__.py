@@ -1,0 +1,1 @@
+"""The commands of `ahc`, one module each; `deployments/cli.py` lists them."""

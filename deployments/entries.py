@@ -1,0 +1,135 @@
+"""What the Prefect server is to have, read from `prefect.yaml` and `deployments/server.yaml`."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from infra.environments import nearest
+from infra.errors import ConfigurationError
+
+
+class Strict(BaseModel):
+    """A section of a file that people write: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScheduleEntry(Strict):
+    """When a deployment runs by itself; one of cron, interval, rrule."""
+
+    slug: str = Field(description="Its name within the deployment; an operator's pause is kept under this name.")
+    cron: str | None = None
+    interval: float | None = Field(default=None, gt=0, description="Seconds.")
+    rrule: str | None = None
+    timezone: str = "UTC"
+    active: bool = True
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class WorkPoolEntry(Strict):
+    """Where a deployment runs."""
+
+    name: str
+    work_queue_name: str = "default"
+    job_variables: dict[str, Any] = Field(default_factory=dict)
+
+
+class ConcurrencyEntry(Strict):
+    """How many runs of a deployment may run at once, and what happens to the next."""
+
+    limit: int = Field(ge=1)
+    collision_strategy: str = "ENQUEUE"
+
+
+class DeploymentEntry(Strict):
+    """One deployment of prefect.yaml."""
+
+    name: str
+    entrypoint: str = Field(description="Module form, such as flows.lifecycle.lifecycle.")
+    work_pool: WorkPoolEntry
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    schedules: tuple[ScheduleEntry, ...] = ()
+    concurrency_limit: int | ConcurrencyEntry | None = None
+    enforce_parameter_schema: bool = True
+    paused: bool = False
+
+
+class WorkPoolDefinition(Strict):
+    """A work pool; `job_variables` replace defaults of its type's base job template."""
+
+    type: str
+    description: str = ""
+    concurrency_limit: int | None = Field(default=None, ge=1)
+    job_variables: dict[str, Any] = Field(default_factory=dict)
+
+
+class ServerFile(Strict):
+    """`deployments/server.yaml`."""
+
+    work_pools: dict[str, WorkPoolDefinition] = Field(default_factory=dict)
+    concurrency_limits: dict[str, int] = Field(
+        default_factory=dict, description="Global limits by name, for `prefect.concurrency`."
+    )
+    automations: tuple[dict[str, Any], ...] = Field(default=(), description="As in Prefect's automation schema.")
+
+
+class ProjectFile(BaseModel):
+    """The part of prefect.yaml that is ours; Prefect's own keys around it are left to Prefect."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    deployments: tuple[DeploymentEntry, ...]
+
+
+File = TypeVar("File", bound=BaseModel)
+
+
+def read_project(path: Path) -> tuple[DeploymentEntry, ...]:
+    """The deployments of a prefect.yaml.
+
+    Raises:
+        ConfigurationError: Names the file, each wrong key and the nearest valid word.
+    """
+    return _read(path, ProjectFile).deployments
+
+
+def read_server(path: Path) -> ServerFile:
+    """Raises: ConfigurationError, as `read_project`."""
+    return _read(path, ServerFile)
+
+
+def _read(path: Path, model: type[File]) -> File:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"Can't read {path}: {error.strerror or error}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: " + "; ".join(_explain(item, model) for item in error.errors())) from error
+
+
+def _explain(item: Any, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"`{where}`: {item['msg']}"
+    return f"unknown key `{where}`: {nearest(str(item['loc'][-1]), _valid_keys(model, item['loc'][:-1]))}"
+
+
+def _valid_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Fields of the model at this place of the file."""
+    owners: dict[str, type[BaseModel]] = {
+        "deployments": DeploymentEntry,
+        "schedules": ScheduleEntry,
+        "work_pool": WorkPoolEntry,
+        "work_pools": WorkPoolDefinition,
+        "concurrency_limit": ConcurrencyEntry,
+    }
+    names = [part for part in location if part in owners]
+    return list((owners[names[-1]] if names else model).model_fields)

@@ -1,0 +1,146 @@
+"""Stay with a flow run until it ended, whatever happens to the connection, the server or the run's process."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, TypeVar
+from uuid import UUID
+
+from deployments.watch import Line, Snapshot, Watch
+from infra.errors import ServerUnreachable
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+CONTINUATIONS: Final = 3
+"""How often a run whose process died is started again (by the automation in deployments/server.yaml)."""
+GRACE: Final = 10.0
+"""Seconds in which that automation answers to a crash."""
+
+
+Answer = TypeVar("Answer")
+
+
+class FollowTimeout(Exception):
+    """The run goes on, but nobody follows it any more."""
+
+
+async def follow(
+    client: "PrefectClient",
+    run_id: UUID,
+    *,
+    see: Callable[[Snapshot], None],
+    tell: Callable[[str], None],
+    since: datetime | None = None,
+    interval: float = 0.5,
+    patience: float = 300,
+) -> "FlowRun":
+    """Follow a run to its end; answers it with its final state.
+
+    A crashed run isn't at its end while it can be expected to be started again.
+
+    Args:
+        client: An open client.
+        run_id: The run.
+        see: Called after every look, with what is new.
+        tell: Called with a sentence when the connection is lost or back.
+        since: Leave out states and log lines before this moment.
+        interval: Seconds between two looks.
+        patience: Seconds without an answer from the server after which this gives up.
+
+    Raises:
+        ServerUnreachable: The server didn't answer for `patience` seconds.
+    """
+    watch = Watch(client, run_id, since=since)
+    lifeline = Lifeline(tell, patience)
+    crashed_at: float | None = None
+    while True:
+        snapshot = await lifeline.ask(watch.poll)
+        if snapshot is not None:
+            see(snapshot)
+            crashed_at = (crashed_at or time.monotonic()) if may_continue(snapshot.run) else None
+            waited = crashed_at is None or time.monotonic() - crashed_at > GRACE
+            if snapshot.run.state is not None and snapshot.run.state.is_final() and waited:
+                break
+        await asyncio.sleep(interval)
+    last = await _last_lines(watch, lifeline)
+    see(replace(snapshot, bars=(), lines=last))
+    return snapshot.run
+
+
+async def _last_lines(watch: Watch, lifeline: "Lifeline") -> tuple[Line, ...]:
+    # The run's process sends its last batch of log lines just before it ends.
+    await asyncio.sleep(1)
+    lines = None
+    while lines is None:
+        lines = await lifeline.ask(watch.rest)
+    return lines
+
+
+def may_continue(run: "FlowRun") -> bool:
+    """Whether this run crashed and is going to be started again by itself."""
+    state = run.state
+    return (
+        state is not None
+        and state.is_crashed()
+        and state.name == "Crashed"
+        and run.deployment_id is not None
+        and 0 < run.run_count <= CONTINUATIONS
+    )
+
+
+class Lifeline:
+    """Asks a server that may be away for a while."""
+
+    def __init__(self, tell: Callable[[str], None], patience: float) -> None:
+        self._tell = tell
+        self._patience = patience
+        self._lost_at: float | None = None
+
+    async def ask(self, question: Callable[[], Awaitable[Answer]]) -> Answer | None:
+        """The answer, or None where there was none this time.
+
+        Raises:
+            ServerUnreachable: There has been none for too long.
+        """
+        import httpx
+        from prefect.exceptions import PrefectHTTPStatusError
+
+        try:
+            answer = await question()
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            if isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500:
+                raise
+            self._lost(error)
+            return None
+        if self._lost_at is not None:
+            self._tell(f"The server answers again after {time.monotonic() - self._lost_at:.0f} s.")
+            self._lost_at = None
+        return answer
+
+    def _lost(self, error: Exception) -> None:
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            self._tell(f"The server doesn't answer ({type(error).__name__}); trying again.")
+        elif time.monotonic() - self._lost_at > self._patience:
+            raise ServerUnreachable(
+                f"The Prefect server hasn't answered for {self._patience:.0f} s; the run may still go on."
+            ) from error
+
+
+async def cancel(client: "PrefectClient", run_id: UUID, *, patience: float = 30) -> "FlowRun":
+    """Cancel a run and wait for its process to end; answers the run as it is then."""
+    from prefect.client.schemas.objects import State, StateType
+
+    await client.set_flow_run_state(
+        run_id, State(type=StateType.CANCELLING, name="Cancelling", message="Cancelled from the command line.")
+    )
+    deadline = time.monotonic() + patience
+    while True:
+        run = await client.read_flow_run(run_id)
+        if run.state is None or run.state.is_final() or time.monotonic() > deadline:
+            return run
+        await asyncio.sleep(0.5)

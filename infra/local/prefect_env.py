@@ -1,0 +1,78 @@
+"""How Prefect is set up on one machine: every PREFECT_ variable that its server, worker, flow runs and clients need."""
+
+import os
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from infra.settings import PROJECT, Settings
+
+WORK_POOL = "local"
+
+
+def prefect_environment(settings: Settings) -> dict[str, str]:
+    """The PREFECT_ variables of the server under `settings.home`, its worker, its runs and its clients."""
+    return {
+        "PREFECT_HOME": str(settings.path("prefect")),
+        "PREFECT_API_URL": settings.prefect_api_url,
+        "PREFECT_SERVER_UI_API_URL": settings.prefect_api_url,
+        # A missing server is an error to show, never a reason to start a hidden one.
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+        # Reruns repeat only what failed because every result is kept, as JSON that a person can read.
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "PREFECT_LOCAL_STORAGE_PATH": str(settings.path("results")),
+        # Nobody outside hears of it.
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # A person waits: a run starts within a second and its log lines are seen as they come.
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+        "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+        "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "10",
+        "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+        # SQLite under a burst answers late rather than never.
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "30",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "30",
+        # The block catalogue is filled after the start (`infra.local.platform`), not before the first answer.
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+        "PREFECT_LOGGING_SETTINGS_PATH": str(Path(__file__).with_name("logging.yaml")),
+        "PREFECT_LOGGING_LEVEL": settings.log_level,
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_LOGGING_COLORS": "false",
+        "PREFECT_CLI_PROMPT": "false",
+    }
+
+
+def process_environment(settings: Settings) -> dict[str, str]:
+    """The whole environment of a process that the platform starts: this one's, and what Prefect and the flows need."""
+    path = os.environ.get("PYTHONPATH", "")
+    # Runs start in folders of their own; a relative entry would point into those.
+    entries = [str(PROJECT), *(os.path.abspath(entry) for entry in path.split(os.pathsep) if entry)]  # noqa: PTH100
+    return {
+        **os.environ,
+        **prefect_environment(settings),
+        "AHC_HOME": str(settings.home),
+        "AHC_ENVIRONMENTS": str(settings.environments.absolute()),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(entries)),
+        # `python` of the work pool's command is this one.
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def use_prefect(settings: Settings, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set up Prefect for clients in this process; what the caller's environment says already wins.
+
+    With PREFECT_API_URL set, commands talk to that server instead of the one that `ahc up` starts.
+    """
+    for name, value in prefect_environment(settings).items():
+        environment.setdefault(name, value)
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()

@@ -1,0 +1,68 @@
+"""The Prefect server as one process on a socket that is already bound: `python -m infra.local.server_process FD`.
+
+The socket belongs to the supervisor. While the server starts, or starts again, requests wait in its queue instead of
+being refused, and no other program can take the port in between. Without Prefect's own command line around it the
+server answers 2 to 4 s earlier.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sqlite3
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+
+def serve(descriptor: int) -> None:
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    prepare_database(Path(os.environ["PREFECT_HOME"]) / "prefect.db")
+    config = uvicorn.Config(
+        create_app(final=True),
+        log_level="warning",
+        timeout_keep_alive=30,
+        # Browsers and workers hold web sockets open; they come back by themselves.
+        timeout_graceful_shutdown=2,
+    )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+
+
+def prepare_database(path: Path) -> None:
+    """Make the empty database of a first start from one that was migrated before, where there is one.
+
+    Prefect replays over a hundred migrations (3 s). The result depends on nothing but its version, so it is kept in
+    the Python environment, and the next AHC_HOME starts with a copy.
+    """
+    if path.exists():
+        return
+    kept = Path(sys.prefix, "share", "ahclassifier", f"prefect-{version('prefect')}.db")
+    if not kept.exists():
+        asyncio.run(_migrate())
+        with contextlib.suppress(OSError):  # an environment of another user can't be written to: then not
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            _copy(path, kept)
+        return
+    _copy(kept, path)
+
+
+async def _migrate() -> None:
+    from prefect.server.database import provide_database_interface
+
+    database = provide_database_interface()
+    await database.create_db()
+    await (await database.engine()).dispose()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a database, including what is in its write-ahead log, so that a half copy is never seen."""
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(part)) as new:
+        old.backup(new)
+    part.replace(target)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

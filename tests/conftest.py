@@ -1,0 +1,48 @@
+"""Real parts that several suites share."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from infra.settings import Settings
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [item.getsockname()[1] for item in sockets]
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """The AHC_ variables that give a child process these settings."""
+    return {f"AHC_{name.upper()}": str(value) for name, value in settings.model_dump(mode="json").items()}
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A real Prefect server with its worker, as `ahc up` starts them, on free ports under a folder of its own.
+
+    While it runs, this process's environment points at it, for clients and for commands that are started.
+    """
+    from infra.local.platform import Platform
+    from infra.local.prefect_env import prefect_environment, use_prefect
+    from infra.settings import get_settings
+
+    home: Path = tmp_path_factory.mktemp("platform")
+    prefect, mlflow, endpoints = free_ports(3)
+    settings = Settings(home=home, prefect_port=prefect, mlflow_port=mlflow, endpoint_base_port=min(endpoints, 65000))
+    before = dict(os.environ)
+    with Platform(settings) as platform:
+        os.environ.update({**prefect_environment(settings), **settings_environment(settings)})
+        use_prefect(settings)
+        get_settings.cache_clear()
+        platform.wait_until_ready()
+        yield settings
+        os.environ.clear()
+        os.environ.update(before)
+        get_settings.cache_clear()
