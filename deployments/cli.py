@@ -26,12 +26,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "why": ("why", "Why a run failed, and the command to continue."),
     "rerun": ("rerun", "Run a failed run again from the step that failed."),
     "approve": ("approve", "Approve a waiting release."),
-    "reject": ("reject", "Reject a waiting release."),
+    "reject": ("approve:reject", "Reject a waiting release."),
     "rollback": ("rollback", "Bring the previous good model of an environment back."),
     "doctor": ("doctor", "Check what this machine or environment needs; each finding with its fix."),
 }
 DATA_COMMANDS: Mapping[str, tuple[str, str]] = {
     "fetch": ("data:fetch", "Download a sample data set: food (photos) or digits."),
+    "list": ("data:list_samples", "List the sample data sets."),
 }
 
 

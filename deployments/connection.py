@@ -1,17 +1,18 @@
 """A client of the Prefect server whose failures are ours: checked once, translated once."""
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from deployments.runs import require_server
+import httpx
+
 from infra.errors import AccessDenied, ServerUnreachable
 from infra.local.prefect_env import use_prefect
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
+    from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 
 
 @asynccontextmanager
@@ -22,23 +23,60 @@ async def connect(settings: Settings) -> AsyncIterator["PrefectClient"]:
         ServerUnreachable: It doesn't answer, now or later inside the block.
         AccessDenied: It asks for credentials other than those in PREFECT_API_AUTH_STRING.
     """
-    use_prefect(settings)
-    # Asked before Prefect is imported: who has no server learns it at once.
-    require_server(os.environ["PREFECT_API_URL"])
-    import httpx
+    url = _require(settings)
     from prefect.client.orchestration import get_client
-    from prefect.exceptions import PrefectHTTPStatusError
 
     async with get_client() as client:
-        where = str(client.api_url)
-        try:
+        with _translated(url):
             yield client
-        except httpx.TransportError as error:
-            raise ServerUnreachable(f"The Prefect server at {where} doesn't answer: {error}.") from error
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code in (401, 403):
-                raise AccessDenied(f"The Prefect server at {where} refuses the credentials.") from error
-            raise
+
+
+@contextmanager
+def server(settings: Settings) -> Iterator["SyncPrefectClient"]:
+    """The same for code that is not asynchronous; raises as `connect` does."""
+    url = _require(settings)
+    from prefect.client.orchestration import get_client
+
+    with _translated(url), get_client(sync_client=True) as client:
+        yield client
+
+
+def _require(settings: Settings) -> str:
+    use_prefect(settings)
+    url = os.environ["PREFECT_API_URL"]
+    # Asked before Prefect is imported (0.7 s): who has no server learns it at once.
+    require_server(url)
+    return url
+
+
+def require_server(api_url: str, seconds: float = 3.0) -> None:
+    """Ask the server whether it is there.
+
+    Raises:
+        ServerUnreachable: It isn't.
+    """
+    try:
+        answer = httpx.get(f"{api_url}/health", timeout=seconds)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServerUnreachable(f"No Prefect server answers at {api_url}: {error}.") from error
+    if answer.is_server_error:
+        raise ServerUnreachable(f"The Prefect server at {api_url} answers with {answer.status_code}.")
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise ServerUnreachable(f"The Prefect server at {url} stopped answering: {error}.") from error
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            raise AccessDenied(
+                f"The Prefect server at {url} refuses the credentials.", next_step="Set PREFECT_API_AUTH_STRING."
+            ) from error
+        raise
 
 
 def ui_link(kind: str, identifier: object, api_url: str) -> str:

@@ -1,6 +1,7 @@
 """How every command shows facts: a table for people, or the same facts as JSON."""
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,8 +18,8 @@ MARKS = {GOOD: "●", BAD: "✗", WAITING: "◌", QUIET: "○"}
 
 @lru_cache(maxsize=1)
 def console() -> Console:
-    """Standard output; without colour where it is not a terminal."""
-    return Console(highlight=False, soft_wrap=True)
+    """Standard output; where it is not a terminal, without colour and with room for whole lines."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 
 
 def show(*parts: RenderableType) -> None:

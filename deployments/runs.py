@@ -1,20 +1,16 @@
 """Flow runs as people name them: found by id, the start of an id, or name; with their steps, failure card and log."""
 
+import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-import httpx
-
-from infra.environments import nearest
-from infra.errors import RunNotFound, ServerUnreachable
-from infra.local.prefect_env import use_prefect
+from deployments.connection import ui_link
+from infra.errors import RunNotFound
 from infra.ports import Frozen
-from infra.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -22,8 +18,9 @@ if TYPE_CHECKING:
 
 FAILED: tuple[str, ...] = ("FAILED", "CRASHED")
 SCAN = 200
+WORKER_LOGS = ("prefect.flow_runs.worker", "prefect.flow_runs.runner")
 MIN_PREFIX = 4
-PREFIXES = re.compile(r"^(?:Flow|Task) run (?:encountered an exception|raised an exception):?\s*(?:[A-Za-z_]+: )?")
+PREFIXES = re.compile(r"^(?:Flow|Task) run (?:encountered an exception|raised an exception):?\s*")
 
 
 class Step(Frozen):
@@ -61,52 +58,9 @@ class RunFacts(Frozen):
     url: str
 
 
-@contextmanager
-def server(settings: Settings) -> Iterator["SyncPrefectClient"]:
-    """A client of the Prefect server.
-
-    Raises:
-        ServerUnreachable: It doesn't answer, at once or half way.
-    """
-    use_prefect(settings)
-    url = os.environ["PREFECT_API_URL"]
-    require_server(url)
-    from prefect.client.orchestration import get_client
-
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except httpx.TransportError as error:
-        raise ServerUnreachable(f"The Prefect server at {url} stopped answering: {error}.") from error
-
-
-def server_answers(settings: Settings) -> bool:
-    use_prefect(settings)
-    try:
-        require_server(os.environ["PREFECT_API_URL"])
-    except ServerUnreachable:
-        return False
-    return True
-
-
-def require_server(api_url: str, seconds: float = 3.0) -> None:
-    """Ask the server whether it is there, without importing Prefect (0.7 s).
-
-    Raises:
-        ServerUnreachable: It isn't.
-    """
-    try:
-        answer = httpx.get(f"{api_url}/health", timeout=seconds)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ServerUnreachable(f"No Prefect server answers at {api_url}: {error}.") from error
-    if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise ServerUnreachable(f"The Prefect server at {api_url} answers with {answer.status_code}.")
-
-
 def run_url(run_id: object) -> str:
     """The page of a run in the UI."""
-    base = os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
-    return f"{base.removesuffix('/v2')}/v2/runs/flow-run/{run_id}"
+    return ui_link("runs/flow-run", run_id, os.environ.get("PREFECT_API_URL", ""))
 
 
 # --- finding runs -------------------------------------------------------------------------------------------------
@@ -118,20 +72,21 @@ def recent_runs(
     """Newest first; subflows only on demand."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
+        FlowRunFilterExpectedStartTime,
         FlowRunFilterParentTaskRunId,
         FlowRunFilterState,
         FlowRunFilterStateType,
     )
     from prefect.client.schemas.objects import StateType
-    from prefect.client.schemas.sorting import FlowRunSort
 
-    kinds = [StateType(word) for word in states] if states else [kind for kind in StateType if kind != "SCHEDULED"]
+    kinds = [StateType(word) for word in states]
     wanted = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds)),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds)) if kinds else None,
+        # Not the schedule's future, but everything due, so that a run that no worker takes is seen.
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
         parent_task_run_id=None if subflows else FlowRunFilterParentTaskRunId(is_null_=True),
     )
-    # By expected start, so that a run that was rerun a minute ago counts as recent.
-    return client.read_flow_runs(flow_run_filter=wanted, limit=limit, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+    return client.read_flow_runs(flow_run_filter=wanted, limit=limit, sort=_newest())
 
 
 def find_run(client: "SyncPrefectClient", wanted: str) -> "FlowRun":
@@ -153,8 +108,9 @@ def find_run(client: "SyncPrefectClient", wanted: str) -> "FlowRun":
             several = ", ".join(f"{run.name} ({str(run.id)[:8]})" for run in fits[:5])
             raise RunNotFound(f"`{wanted}` fits {len(fits)} runs: {several}.", next_step="Give more of the id.")
     names = list(dict.fromkeys(run.name for run in runs))
-    hint = nearest(wanted, names[:20]) if names else "the server has no runs yet."
-    raise RunNotFound(f"There is no run `{wanted}`: {hint}")
+    close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
+    hint = f"did you mean `{close[0]}`?" if close else f"the newest are {', '.join(names[:5])}."
+    raise RunNotFound(f"There is no run `{wanted}`: {hint if names else 'the server has no runs yet.'}")
 
 
 def _newest() -> Any:
@@ -269,6 +225,11 @@ def failed_path(tree: Sequence[Step]) -> list[Step]:
         if step.failed:
             return [step, *failed_path(step.steps)]
     return []
+
+
+def finished(tree: Sequence[Step]) -> int:
+    """How many steps are done and are not repeated by a rerun; each counts once, however often it answered since."""
+    return len({step.name for step in tree if step.state_type == "COMPLETED"})
 
 
 def failure_card(client: "SyncPrefectClient", run_ids: Sequence[UUID]) -> str | None:

@@ -42,7 +42,7 @@ def trigger(
 ) -> int:
     """Start a deployment, follow its states and log lines, exit with its code.
 
-    Ctrl-C or SIGTERM cancels the run. Exit codes: `docs/exit-codes.md`.
+    Ctrl-C or SIGTERM cancels the run. Exit codes: `docs/commands.md`.
     """
     call = Trigger(as_json=as_json)
     return run_interruptible(call.start(deployment, parameter or [], params, idempotency_key, wait, timeout))

@@ -1,0 +1,45 @@
+"""Stay with a run that was started here: its log lines as they come, then how it ended."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from deployments.commands.trigger import as_text
+from deployments.connection import connect
+from deployments.follow import follow
+from deployments.watch import Snapshot
+from infra.settings import Settings
+from tasks.failures import exit_code
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+
+def attend(run_id: UUID, settings: Settings) -> tuple["FlowRun", int]:
+    """Follow a run to its end, log lines to stderr; answers it and the exit code of how it ended.
+
+    Ctrl-C stops the following, not the run.
+
+    Raises:
+        ServerUnreachable: The server stayed away.
+    """
+    return asyncio.run(_attend(run_id, settings, datetime.now(UTC) - timedelta(seconds=1)))
+
+
+async def _attend(run_id: UUID, settings: Settings, since: datetime) -> tuple["FlowRun", int]:
+    async with connect(settings) as client:
+        run = await follow(client, run_id, see=_see, tell=_tell, since=since)
+    state = run.state
+    assert state is not None
+    return run, exit_code(state.type.value, state.name or "")
+
+
+def _see(snapshot: Snapshot) -> None:
+    for line in snapshot.lines:
+        _tell(as_text(line, colour=sys.stderr.isatty()))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

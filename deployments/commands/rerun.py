@@ -1,0 +1,116 @@
+"""`ahc rerun`: run a failed run again; what had finished is not repeated."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from deployments import presentation as show
+from deployments.attend import attend
+from deployments.connection import server
+from deployments.in_process import outcome, rerun_here
+from deployments.runs import facts, find_run, finished, recent_runs, root_of, run_url, steps
+from infra.errors import ConfigurationError, ReleaseRejected, RunNotFound
+from infra.settings import get_settings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun, State
+
+RERUNNABLE = ("FAILED", "CRASHED", "CANCELLED")
+NEVER_RESUMED = "never resumed"
+
+
+def rerun(
+    run: Annotated[
+        str, typer.Argument(help="Id, start of an id, or name of a run; without, the last failed one.")
+    ] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it and exit with its code.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The facts as JSON.")] = False,
+) -> int:
+    """Run a failed, crashed or cancelled run again, from the step that failed.
+
+    The run keeps its name and link. Finished steps answer from their stored results. A subflow is rerun through the
+    run that started it, and a run of `ahc run` in this process.
+
+    Examples: `ahc rerun`, `ahc rerun 3f2a91 --wait`
+    """
+    settings = get_settings()
+    with server(settings) as client:
+        found = _choose(client, run)
+        _require_rerunnable(found)
+        flow = facts(client, [found])[0].flow
+        kept = finished(steps(client, found.id))
+        here = found.deployment_id is None
+        if not here:
+            _schedule(client, found)
+    _tell(found, kept, here=here, as_json=as_json)
+    if here:
+        state = rerun_here(found, flow)
+        return _tell_end(state, outcome(state), as_json=as_json)
+    if wait:
+        ended, code = attend(found.id, settings)
+        return _tell_end(ended.state, code, as_json=as_json)
+    return 0
+
+
+def _choose(client: "SyncPrefectClient", wanted: str) -> "FlowRun":
+    if wanted:
+        return root_of(client, find_run(client, wanted))
+    found = next(iter(recent_runs(client, states=RERUNNABLE, limit=1)), None)
+    if found is None:
+        raise RunNotFound("No run failed lately; there is nothing to rerun.")
+    return found
+
+
+def _require_rerunnable(run: "FlowRun") -> None:
+    state = run.state
+    kind = state.type.value if state else "SCHEDULED"
+    name = state.name if state else "Scheduled"
+    if kind == "COMPLETED":
+        raise ConfigurationError(
+            f"`{run.name}` is {name}: only failed, crashed and cancelled runs are rerun.",
+            next_step="Start a new run with `ahc trigger`; it uses again whatever did not change.",
+        )
+    if kind == "PAUSED":
+        raise ConfigurationError(
+            f"`{run.name}` waits for a decision.", next_step="Decide with `ahc approve` or `ahc reject`."
+        )
+    if kind not in RERUNNABLE:
+        raise ConfigurationError(
+            f"`{run.name}` is {name}: it has not ended yet.", next_step=f"Look at it: {run_url(run.id)}"
+        )
+    if name == "ReleaseRejected" or NEVER_RESUMED in ((state.message if state else "") or ""):
+        raise ReleaseRejected(
+            f"`{run.name}` ended by a person's decision, or nobody decided in time; a rerun would end the same.",
+            next_step="Start a new release with `ahc trigger release/ENVIRONMENT`.",
+        )
+
+
+def _schedule(client: "SyncPrefectClient", run: "FlowRun") -> None:
+    """Hand the run to the next free worker.
+
+    Forced, as Prefect's own retry is: an orchestrated change would forget that the run was approved already.
+    """
+    from prefect.states import Scheduled
+
+    client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", message="ahc rerun"), force=True)
+
+
+def _tell(run: "FlowRun", kept: int, *, here: bool, as_json: bool) -> None:
+    if as_json:
+        show.show_json({"run": run.id, "name": run.name, "kept_steps": kept, "url": run_url(run.id)})
+        return
+    where = "in this process" if here else "by the next free worker"
+    show.show(
+        Text.assemble("Rerunning ", (run.name, "bold"), f" {where}; finished steps that are kept: {kept}."),
+        Text(f"  {run_url(run.id)}", style=show.QUIET),
+    )
+
+
+def _tell_end(state: "State[Any] | None", code: int, *, as_json: bool) -> int:
+    assert state is not None
+    if not as_json:
+        style = show.state_style(state.type.value, state.name or "")
+        show.show(Text.assemble(show.marked(state.name or "", style), f"  {state.message or ''}"))
+    return code

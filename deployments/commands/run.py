@@ -1,0 +1,57 @@
+"""`ahc run`: one flow in this process."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from deployments import presentation as show
+from deployments.catalogue import load_flow
+from deployments.in_process import connect, outcome, run_here
+from deployments.parameters import parse_parameters
+from infra.settings import get_settings
+
+
+def run(
+    flow: Annotated[
+        str, typer.Argument(help="lifecycle, data-validation, training, release, rollback, infrastructure.")
+    ],
+    parameters: Annotated[
+        list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="A parameter; `training.epochs=3`.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--params", metavar="FILE", help="YAML or JSON file of parameters.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="How it ended, as JSON.")] = False,
+) -> int:
+    """Run one flow in this process and exit by its outcome.
+
+    Records the run with the Prefect server if one answers, otherwise with one of its own on the state under AHC_HOME,
+    so that it shows in the UI of the next `ahc up`.
+
+    Examples: `ahc run infrastructure`, `ahc run data-validation -p data.source=photos/`,
+    `ahc run lifecycle --params mine.yaml -p training.epochs=3`
+    """
+    settings = get_settings()
+    notice = connect(settings)
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(load_flow(flow)).model_dump_for_openapi()
+    given = parse_parameters(parameters or [], file, schema)
+    if notice and not as_json:
+        show.show(Text(notice, style=show.WAITING))
+    state = run_here(flow, given)
+    code = outcome(state)
+    if as_json:
+        facts = {
+            "run": state.state_details.flow_run_id,
+            "state": state.name,
+            "message": state.message,
+            "exit_code": code,
+        }
+        show.show_json(facts)
+    else:
+        style = show.state_style(state.type.value, state.name or "")
+        show.show(Text.assemble(show.marked(state.name or "", style), f"  {state.message or ''}"))
+    return code

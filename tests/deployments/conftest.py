@@ -1,0 +1,100 @@
+"""What the tests of the operations commands share."""
+
+import importlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.settings import Settings, get_settings
+from tests.conftest import free_ports
+
+MODULE = "tests.deployments.operations_flows"
+FLOWS = ("intake", "decided", "killed")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Settings]:
+    """A home in which nothing runs, with ports that are free."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith(("PREFECT_", "AHC_"))]:
+        del os.environ[name]
+    prefect, mlflow, endpoints = free_ports(3)
+    os.environ |= {
+        "AHC_HOME": str(tmp_path / "home"),
+        "AHC_PREFECT_PORT": str(prefect),
+        "AHC_MLFLOW_PORT": str(mlflow),
+        "AHC_ENDPOINT_BASE_PORT": str(min(endpoints, 65000)),
+    }
+    get_settings.cache_clear()
+    yield get_settings()
+    # Commands set Prefect up in this process's environment.
+    os.environ.clear()
+    os.environ.update(before)
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def platform(prefect_server: Settings) -> Settings:
+    """The running platform, with the flows of `operations_flows` as deployments called `here`."""
+    from prefect.utilities.callables import parameter_schema
+
+    from deployments.connection import server
+
+    module = importlib.import_module(MODULE)
+    with server(prefect_server) as client:
+        for name in FLOWS:
+            flow = getattr(module, name)
+            client.create_deployment(
+                flow_id=client.create_flow(flow),
+                name="here",
+                work_pool_name="local",
+                entrypoint=f"{MODULE}.{name}",
+                parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
+                job_variables={"command": "python -m prefect.engine"},
+            )
+    return prefect_server
+
+
+@pytest.fixture
+def ended(platform: Settings) -> Callable[..., Any]:
+    """Makes a run that is in a state already, without a process that ran it."""
+    from deployments.connection import server
+
+    def ended(state: Any) -> Any:
+        with server(platform) as client:
+            deployment = client.read_deployment_by_name("killed/here")
+            run = client.create_flow_run_from_deployment(deployment.id, state=state)
+            return client.read_flow_run(run.id)
+
+    return ended
+
+
+@pytest.fixture
+def start(platform: Settings) -> Callable[..., Any]:
+    """Starts a deployment and waits until its run needs nobody any more, or somebody."""
+    from deployments.connection import server
+
+    def start(flow: str, **parameters: Any) -> Any:
+        with server(platform) as client:
+            deployment = client.read_deployment_by_name(f"{flow}/here")
+            run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+        return wait_for(platform, run.id)
+
+    return start
+
+
+def wait_for(settings: Settings, run_id: Any, seconds: float = 60) -> Any:
+    from deployments.connection import server
+
+    deadline = time.monotonic() + seconds
+    with server(settings) as client:
+        while time.monotonic() < deadline:
+            run = client.read_flow_run(run_id)
+            if run.state.is_final() or run.state.is_paused():
+                return run
+            time.sleep(0.1)
+    raise TimeoutError(f"{run.name} is still {run.state}")

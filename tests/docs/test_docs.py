@@ -1,0 +1,111 @@
+"""The documents say what the code does: every command, option, setting, error and exit code, and nothing else."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from deployments.cli import COMMANDS, DATA_COMMANDS, app
+from infra.settings import PROJECT, Settings
+from tasks.failures import ERRORS, OUTCOMES, runbook
+
+COMMANDS_MD = (PROJECT / "docs" / "commands.md").read_text(encoding="utf-8")
+RUNBOOK_MD = (PROJECT / "docs" / "runbook.md").read_text(encoding="utf-8")
+NAMES = [*COMMANDS, *(f"data {name}" for name in DATA_COMMANDS)]
+UNNAMED_CODES = {1: "Unexpected error", 2: "UsageError", 130: "Interrupted"}
+
+
+def rows(heading: str) -> list[list[str]]:
+    section = COMMANDS_MD.split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def sections() -> dict[str, str]:
+    """The runbook's sections by anchor, as GitHub makes them from headings."""
+    parts = re.split(r"^#{2,3} (.+)$", RUNBOOK_MD, flags=re.MULTILINE)[1:]
+    return {anchor(title): text for title, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def anchor(title: str) -> str:
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
+
+
+def command(name: str):
+    group = typer.main.get_command(app)
+    for part in name.split():
+        group = group.get_command(typer.Context(group), part)
+    return group
+
+
+def options(name: str) -> set[str]:
+    parameters = command(name).params
+    return {flag for item in parameters for flag in (*item.opts, *item.secondary_opts) if flag.startswith("-")}
+
+
+def test_every_exit_code_is_in_the_table_and_unique():
+    table = {int(code): name for code, name, _ in rows("Exit codes")}
+    assert len(table) == len(rows("Exit codes"))
+    known = {error.exit_code: name for name, error in ERRORS.items()}
+    assert len(known) == len(ERRORS), "two errors share an exit code"
+    assert table == {**UNNAMED_CODES, **{code: name for name, code in OUTCOMES.items()}, **known}
+
+
+def test_every_setting_is_in_the_table_with_its_default():
+    table = {name.strip("`"): default.strip("`") for name, default, _ in rows("Settings")}
+    assert set(table) == {f"AHC_{name.upper()}" for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        if not isinstance(field.default, Path):
+            assert table[f"AHC_{name.upper()}"] == str(field.default)
+
+
+def test_every_command_is_in_the_table_with_its_options():
+    table = {}
+    for usage, _ in rows("Commands"):
+        words = usage.strip("`").removeprefix("ahc ")
+        name = next(name for name in sorted(NAMES, key=len, reverse=True) if words.startswith(name))
+        table[name] = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", words))
+    assert set(table) == set(NAMES)
+    for name, documented in table.items():
+        # The opposite of a flag need not be named, and help goes without saying.
+        real = options(name) - {"--help"} - {flag for flag in options(name) if flag.startswith("--no-")}
+        assert {flag for flag in documented if not flag.startswith("--no-")} == real, name
+
+
+@pytest.mark.parametrize("name", [*ERRORS, *OUTCOMES, "Late", "WaitingRelease", "Bugs"])
+def test_every_way_to_end_has_a_section_in_the_runbook(name):
+    if name == "Completed":
+        return
+    section = sections().get(runbook(name).partition("#")[2])
+    assert section is not None, f"docs/runbook.md has no section for {name}"
+    code = ERRORS[name].exit_code if name in ERRORS else OUTCOMES.get(name)
+    assert code is None or f"Exit code {code}" in section
+
+
+def test_links_inside_the_runbook_lead_somewhere():
+    targets = set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK_MD))
+    assert targets
+    assert targets <= set(sections())
+
+
+def shown_commands() -> list[str]:
+    """Every `ahc ...` of both documents outside the table of commands, from code blocks and inline code."""
+    text = RUNBOOK_MD + COMMANDS_MD.split("## Exit codes")[0].split("Parameters:")[1]
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return sorted({line for line in (*lines, *inline) if line.startswith("ahc ")})
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_every_shown_command_exists_with_its_options(line):
+    words = shlex.split(line, comments=True)[1:]
+    if words == ["COMMAND", "--help"]:
+        return
+    name = next(
+        (name for name in sorted(NAMES, key=len, reverse=True) if words[: len(name.split())] == name.split()), None
+    )
+    assert name is not None, line
+    assert {word for word in words if word.startswith("-")} <= options(name), line
