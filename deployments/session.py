@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deployments.apply import load_flow
 from deployments.commands.deploy import deploy_files
 from deployments.commands.trigger import find_deployment
-from deployments.connection import connect, ui_link
+from deployments.connection import connect, server, ui_link
 from deployments.ending import failure_view, summary_view
 from deployments.entries import read_project
 from deployments.follow import follow
@@ -19,7 +19,7 @@ from deployments.live import Display, PlainDisplay, display
 from deployments.parameters import parse_parameters
 from deployments.presentation import show
 from deployments.recovery import continue_interrupted, mark_interrupted
-from deployments.runs import failure_card, server
+from deployments.runs import failure_card
 from infra.environments import environment_names, nearest
 from infra.errors import ConfigurationError
 from infra.local.platform import Platform

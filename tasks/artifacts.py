@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable
 from time import monotonic
+from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -39,8 +40,7 @@ class Progress:
         self._description = description
         self._clock = clock
         self._last = clock()
-        created = create_progress_artifact(progress=0.0, key=key, description=description)
-        self._id: UUID = created
+        self._id = cast("UUID", create_progress_artifact(progress=0.0, key=key, description=description))
 
     def update(self, done: float, total: float, description: str | None = None) -> None:
         self._description = description or self._description

@@ -37,7 +37,7 @@ def pipeline(name: str, run_name: str) -> Callable[[Callable[P, R]], Flow[P, R]]
                 publish_failure_card(error, name)
                 raise
 
-        return flow(run, name=name, flow_run_name=run_name, persist_result=True)
+        return flow(name=name, flow_run_name=run_name, persist_result=True)(run)
 
     return decorate
 

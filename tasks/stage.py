@@ -79,7 +79,6 @@ def stage(
             return key(**arguments) if key else None
 
         return task(
-            run,
             name=name,
             task_run_name=run_name,
             cache_key_fn=cache_key if key else None,
@@ -88,7 +87,7 @@ def stage(
             retry_delay_seconds=exponential_backoff(backoff_factor=2),
             retry_jitter_factor=0.5,
             retry_condition_fn=_worth_retrying,
-        )
+        )(run)
 
     return decorate
 

@@ -1,5 +1,6 @@
 """Experiment tracking of one machine: MLflow on SQLite, one run a training key."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,9 +45,8 @@ class MlflowTracker:
 
     def log(self, run_id: str, metrics: Mapping[str, float], *, step: int) -> None:
         from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
 
-        now = get_current_time_millis()
+        now = int(time.time() * 1000)
         self._client.log_batch(run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
 
     def log_files(self, run_id: str, directory: Path) -> None:

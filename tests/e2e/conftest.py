@@ -1,0 +1,127 @@
+"""The platform as its users run it: the `ahc` command, a state folder of its own, free ports."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+AHC = str(Path(sys.executable).with_name("ahc"))
+# On a free machine a lifecycle takes about 100 s; CI machines share their cores and measure coverage too.
+PATIENCE = 900
+
+
+class Machine:
+    """One AHC_HOME with its ports; whatever was started in it is found by its environment."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        base = free_ports(12)
+        self.environment = {
+            **os.environ,
+            "AHC_HOME": str(home),
+            "AHC_PREFECT_PORT": str(base),
+            "AHC_MLFLOW_PORT": str(base + 1),
+            "AHC_ENDPOINT_BASE_PORT": str(base + 2),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.environment.pop("PREFECT_API_URL", None)
+        self.base = base
+
+    def ahc(
+        self, *arguments: str, code: int | None = 0, patience: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [AHC, *arguments], env=self.environment, capture_output=True, text=True, timeout=patience, check=False
+        )
+        if code is not None:
+            assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def facts(self, *arguments: str, code: int | None = 0) -> dict:
+        return json.loads(self.ahc(*arguments, "--json", code=code).stdout)
+
+    def start(self, *arguments: str) -> "Started":
+        return Started(self, arguments)
+
+    def processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("AHC_HOME") == str(self.home):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return [process for process in found if process.pid != os.getpid()]
+
+    def kill_everything(self) -> None:
+        """Power loss: every process of this machine at once."""
+        for process in self.processes():
+            process.kill()
+        psutil.wait_procs(self.processes(), timeout=10)
+
+    def log(self, name: str) -> str:
+        return (self.home / "logs" / f"{name}.log").read_text(errors="replace")
+
+
+class Started:
+    """A command that goes on."""
+
+    def __init__(self, machine: Machine, arguments: tuple[str, ...]) -> None:
+        self._output = machine.home.parent / f"{'-'.join(arguments[:1])}-{time.monotonic_ns()}.out"
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [AHC, *arguments], env=machine.environment, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(errors="replace")
+
+    def wait_for(self, text: str, patience: float = PATIENCE) -> None:
+        deadline = time.monotonic() + patience
+        while text not in self.output:
+            assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output}"
+            assert time.monotonic() < deadline, f"{text!r} didn't appear in {patience} s:\n{self.output}"
+            time.sleep(0.2)
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+    def end(self, patience: float = PATIENCE) -> int:
+        return self.process.wait(patience)
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row that are free now."""
+    for base in range(21000, 32000, count):
+        with ExitStack() as opened:
+            try:
+                for port in range(base, base + count):
+                    opened.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return base
+    raise RuntimeError("no free ports")
+
+
+@pytest.fixture
+def machine(tmp_path):
+    found = Machine(tmp_path / "home")
+    yield found
+    found.kill_everything()
+
+
+@pytest.fixture(scope="module")
+def shared_machine(tmp_path_factory):
+    found = Machine(tmp_path_factory.mktemp("machine") / "home")
+    yield found
+    found.kill_everything()

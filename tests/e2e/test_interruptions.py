@@ -1,0 +1,95 @@
+"""Killed at any moment, the platform goes on where it was."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+QUICK = ("-p", "training.epochs=3", "-p", "training.head_epochs=5", "-p", "training.preprocessing.size=64")
+COLOURS = ("amber", "blue", "coral", "emerald", "fuchsia", "grey", "ivory", "lime ✿")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Eight classes of RGBA and palette PNGs of odd sizes, 18 to 40 each: nothing that the platform has ever seen."""
+    random, root = np.random.default_rng(7), tmp_path_factory.mktemp("pictures")
+    for at, label in enumerate(COLOURS):
+        (root / label).mkdir()
+        base = random.integers(0, 256, 3)
+        for number in range(18 + 3 * at):
+            width, height = random.integers(33, 140, 2)
+            noise = random.integers(-35, 36, (height, width, 3))
+            pixels = np.clip(base + noise, 0, 255).astype(np.uint8)
+            alpha = np.full((height, width, 1), 255, np.uint8)
+            alpha[: height // 5] = 0
+            picture = Image.fromarray(np.concatenate([pixels, alpha], axis=2), "RGBA")
+            picture = picture if number % 2 else picture.convert("P")
+            picture.save(root / label / f"{number}.png")
+    return root
+
+
+def resumed_from(machine):
+    (result,) = (machine.home / "training").glob("*/result.json")
+    return json.loads(result.read_text())["resumed_from_epoch"]
+
+
+def test_a_folder_never_seen_before_goes_all_the_way_without_a_code_change(machine, pictures):
+    done = machine.ahc("up", "--once", "--data", str(pictures), *QUICK, code=None)
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert "lime ✿" in (machine.home / "reports").rglob("data-report.html").__next__().read_text()
+
+
+def test_a_power_loss_in_the_middle_of_training_costs_at_most_one_epoch(machine, pictures):
+    longer = (*QUICK[:1], "training.epochs=8", *QUICK[2:])
+    first = machine.start("up", "--once", "--data", str(pictures), *longer)
+    first.wait_for("Epoch 2 of 8")
+    machine.kill_everything()
+    first.end(30)
+    done = machine.ahc("up", "--once", "--data", str(pictures), *longer, code=None)
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert resumed_from(machine) >= 1
+
+
+def test_a_killed_flow_process_goes_on_by_itself(machine, pictures):
+    longer = (*QUICK[:1], "training.epochs=8", *QUICK[2:])
+    started = machine.start("up", "--once", "--data", str(pictures), *longer)
+    started.wait_for("Epoch 1 of 8")
+    engines = [process for process in machine.processes() if "prefect.engine" in " ".join(process.cmdline())]
+    assert engines
+    for process in engines:
+        process.send_signal(signal.SIGKILL)
+    assert started.end() in (0, 3), started.output
+    assert resumed_from(machine) >= 1
+
+
+def test_data_that_blocks_ends_the_run_as_rejected_and_names_the_file(machine, pictures, tmp_path):
+    root = tmp_path / "mixed"
+    for label in COLOURS[:2]:
+        (root / label).mkdir(parents=True)
+        for path in sorted((pictures / label).glob("*.png")):
+            (root / label / path.name).write_bytes(path.read_bytes())
+    (root / "blue" / "twice.png").write_bytes((pictures / "amber" / "3.png").read_bytes())
+    done = machine.ahc("up", "--once", "--data", str(root), *QUICK, code=10)
+    assert "DataRejected" in done.stdout + done.stderr
+    assert "twice.png" in done.stdout + done.stderr
+    assert "docs/runbook.md#data-rejected" in done.stdout + done.stderr
+
+
+def test_a_failed_step_is_rerun_without_repeating_the_others(machine, pictures):
+    import socket
+
+    started = machine.start("up", "--data", str(pictures), *QUICK)
+    with socket.create_server(("127.0.0.1", machine.base + 4)):  # where acceptance wants to listen
+        started.wait_for("PortInUse")
+    (failed,) = [run for run in machine.facts("status")["runs"] if run["name"].startswith("lifecycle")]
+    why = machine.ahc("why", failed["id"]).stdout
+    assert "PortInUse" in why
+    trained = {path: path.stat().st_mtime_ns for path in (machine.home / "training").glob("*/best.ckpt")}
+    machine.ahc("rerun", failed["id"], "--wait")
+    assert trained == {path: path.stat().st_mtime_ns for path in (machine.home / "training").glob("*/best.ckpt")}
+    environments = {item["environment"]: item for item in machine.facts("status")["environments"]}
+    assert environments["acceptance"]["state"] == "running"
+    started.interrupt()

@@ -1,0 +1,109 @@
+"""The main job as a user does it: real photos to live endpoints, again without work, stopped without a trace."""
+
+import time
+
+import httpx
+import pandas as pd
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+
+
+@pytest.fixture(scope="module")
+def up(shared_machine):
+    """`ahc up` from empty state, at the point where it shows its summary."""
+    started = shared_machine.start("up")
+    started.wait_for("Everything stays up")
+    yield started
+    if started.process.poll() is None:
+        started.interrupt()
+
+
+@pytest.fixture(scope="module")
+def test_split(shared_machine, up):
+    (manifest,) = (shared_machine.home / "data" / "food").glob("*/manifest.parquet")
+    frame = pd.read_parquet(manifest)
+    chosen = frame[frame["split"] == "test"].drop_duplicates("sha256")
+    root = shared_machine.home / "samples"
+    (source,) = {path.parent.parent for path in root.rglob("*.jpeg")}
+    return [(source / row.path, row.label) for row in chosen.itertuples()]
+
+
+def key(machine, environment="test"):
+    return (machine.home / "secrets" / f"{environment}-endpoint-key-primary").read_text().strip()
+
+
+def test_the_summary_says_what_a_person_wants_to_know(up, shared_machine):
+    for expected in ("promote", "accuracy", "curl", f":{shared_machine.base}/v2", f":{shared_machine.base + 1}"):
+        assert expected in up.output.lower(), expected
+
+
+def test_both_environments_serve_the_registered_bytes(up, shared_machine):
+    environments = {item["environment"]: item for item in shared_machine.facts("status")["environments"]}
+    test, acceptance = environments["test"], environments["acceptance"]
+    assert test["state"] == acceptance["state"] == "running"
+    assert test["live"]["digest"] == acceptance["live"]["digest"]
+    assert test["live"]["version"] == 1
+    assert environments["production"]["live"] is None
+
+
+def test_held_out_photos_are_recognised_over_http(up, shared_machine, test_split):
+    headers = {"Authorization": f"Bearer {key(shared_machine)}", "Content-Type": "image/jpeg"}
+    right = 0
+    with httpx.Client(base_url=f"http://127.0.0.1:{shared_machine.base + 3}", headers=headers) as client:
+        for path, label in test_split:
+            answer = client.post("/score", content=path.read_bytes())
+            assert answer.status_code == 200
+            predictions = answer.json()["predictions"]
+            assert sum(item["probability"] for item in predictions) == pytest.approx(1, abs=1e-3)
+            right += predictions[0]["label"] == label
+    # One split of about 50 photos: the mean over five is measured in tests/benchmarks.
+    assert right / len(test_split) >= 0.78
+
+
+def test_ahc_score_answers_from_the_endpoint(up, shared_machine, test_split):
+    (photo, _), *_ = test_split
+    done = shared_machine.ahc("score", str(photo))
+    assert photo.name in done.stdout
+
+
+def test_a_second_lifecycle_trains_nothing_and_says_so(up, shared_machine):
+    began = time.monotonic()
+    done = shared_machine.ahc("trigger", "lifecycle/local", "--wait")
+    assert time.monotonic() - began < 120
+    assert "Epoch" not in done.stdout
+    assert shared_machine.facts("status")["environments"][0]["live"]["version"] == 1
+
+
+def test_production_waits_for_a_person(up, shared_machine):
+    release = shared_machine.start("trigger", "release/production", "-p", "name=food", "-p", "version=1", "--wait")
+    deadline = time.monotonic() + 120
+    while "food v1" not in (listed := shared_machine.ahc("approve", code=None)).stdout + listed.stderr:
+        assert time.monotonic() < deadline, listed.stdout + listed.stderr + release.output
+        time.sleep(1)
+    runs = shared_machine.facts("status")["runs"]
+    (waiting,) = [run for run in runs if run["name"] == "release food v1 to production"]
+    shared_machine.ahc("approve", waiting["id"], "--by", "Ada", "--reason", "it is good")
+    assert release.end() == 0
+    environments = {item["environment"]: item for item in shared_machine.facts("status")["environments"]}
+    assert environments["production"]["live"]["version"] == 1
+
+
+def test_the_mlflow_ui_starts_on_request(up, shared_machine):
+    answer = httpx.get(f"http://127.0.0.1:{shared_machine.base + 1}/", timeout=90)
+    assert answer.status_code == 200
+    assert "mlflow" in answer.text.lower()
+
+
+def test_ctrl_c_leaves_nothing_running_and_the_next_up_brings_the_same_models_back(up, shared_machine):
+    up.interrupt()
+    assert [process.cmdline() for process in shared_machine.processes()] == []
+    began = time.monotonic()
+    again = shared_machine.ahc("up", "--once")
+    took = time.monotonic() - began
+    assert "reused" in again.stdout
+    assert "Epoch" not in again.stdout
+    assert "food v1" in again.stdout
+    # 30 s on a free machine (docs/benchmarks.md); coverage and neighbours are slower.
+    assert took < 120
+    assert [process.cmdline() for process in shared_machine.processes()] == []
