@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+import zlib
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,20 @@ MULTI_PICTURE: Final = "MPO"
 MAX_PIXELS: Final = 60_000_000
 """A limit of our own, checked on the header before a pixel is decoded (Pillow's only warns below twice its own)."""
 Image.MAX_IMAGE_PIXELS = None
+DECODER_ERRORS: Final = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders are known to raise on damaged bytes; it promises no common class."""
 
 Pixels = NDArray[np.uint8]
 
@@ -48,7 +63,7 @@ def open_image(data: bytes) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data))
-    except (OSError, ValueError, SyntaxError, struct.error, OverflowError, EOFError) as error:
+    except DECODER_ERRORS as error:
         raise ImageRejected("The bytes are not an image that can be read.", reason="not-an-image") from error
     if image.format not in (*FORMATS, MULTI_PICTURE):
         raise ImageRejected(
@@ -83,16 +98,7 @@ def to_rgb(image: Image.Image, *, at_least: int | None = None) -> Image.Image:
             image.load()
             upright = ImageOps.exif_transpose(image)
             return _flatten(upright)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        struct.error,
-        OverflowError,
-        EOFError,
-        TypeError,
-        KeyError,
-    ) as error:
+    except DECODER_ERRORS as error:
         raise ImageRejected(f"The image is damaged or incomplete: {error}.", reason="truncated") from error
 
 

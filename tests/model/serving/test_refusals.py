@@ -31,6 +31,13 @@ def bomb(edge: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def damaged_profile() -> bytes:
+    """A PNG whose colour profile is empty and comes after the pixels: Pillow raises an IndexError on it."""
+    whole = colour_image("red")
+    end = whole.index(b"IEND") - 4
+    return whole[:end] + chunk(b"iCCP", b"") + whole[end:]
+
+
 def gif() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 20)).save(buffer, "GIF")
@@ -59,6 +66,10 @@ REFUSED = {
     "text": (lambda c: c.post("/score", content=b"hello", headers=PNG), "broken-image"),
     "half a PNG": (lambda c: c.post("/score", content=colour_image("red")[:80], headers=PNG), "broken-image"),
     "half a JPEG": (lambda c: c.post("/score", content=jpeg()[:3000], headers=PNG), "broken-image"),
+    "a PNG with a damaged profile": (
+        lambda c: c.post("/score", content=damaged_profile(), headers=PNG),
+        "broken-image",
+    ),
     "a GIF": (lambda c: c.post("/score", content=gif(), headers=PNG), "unsupported-format"),
     "a bomb": (lambda c: c.post("/score", content=bomb(20_000), headers=PNG), "too-many-pixels"),
     "4 MB": (lambda c: c.post("/score", content=bytes(4_000_000), headers=PNG), "body-too-large"),
