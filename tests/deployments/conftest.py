@@ -2,8 +2,11 @@
 
 import importlib
 import os
+import random
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +19,28 @@ MODULE = "tests.deployments.operations_flows"
 FLOWS = ("intake", "decided", "killed")
 
 
+def free_row(count: int) -> int:
+    """The first of `count` free ports in a row, below those that systems hand out to anybody."""
+    while True:
+        first = random.randrange(20_000, 30_000)
+        with ExitStack() as stack, suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Settings]:
     """A home in which nothing runs, with ports that are free."""
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "AHC_"))]:
         del os.environ[name]
-    prefect, mlflow, endpoints = free_ports(3)
+    prefect, mlflow = free_ports(2)
     os.environ |= {
         "AHC_HOME": str(tmp_path / "home"),
         "AHC_PREFECT_PORT": str(prefect),
         "AHC_MLFLOW_PORT": str(mlflow),
-        "AHC_ENDPOINT_BASE_PORT": str(min(endpoints, 65000)),
+        "AHC_ENDPOINT_BASE_PORT": str(free_row(4)),
     }
     get_settings.cache_clear()
     yield get_settings()
@@ -46,6 +59,7 @@ def platform(prefect_server: Settings) -> Settings:
 
     module = importlib.import_module(MODULE)
     with server(prefect_server) as client:
+        wait_for_pool(client)
         for name in FLOWS:
             flow = getattr(module, name)
             client.create_deployment(
@@ -57,6 +71,21 @@ def platform(prefect_server: Settings) -> Settings:
                 job_variables={"command": "python -m prefect.engine"},
             )
     return prefect_server
+
+
+def wait_for_pool(client: Any, seconds: float = 60) -> None:
+    """The worker makes its work pool when it starts."""
+    from prefect.exceptions import ObjectNotFound
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            client.read_work_pool("local")
+        except ObjectNotFound:
+            assert time.monotonic() < deadline, "the worker made no work pool"
+            time.sleep(0.2)
+        else:
+            return
 
 
 @pytest.fixture

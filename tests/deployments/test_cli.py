@@ -56,7 +56,7 @@ def test_the_table_of_commands_is_the_contract() -> None:
         *("up", "run", "deploy", "trigger", "status", "score", "why", "rerun"),
         *("approve", "reject", "rollback", "doctor"),
     }
-    assert set(DATA_COMMANDS) == {"fetch"}
+    assert set(DATA_COMMANDS) == {"fetch", "list"}
 
 
 def test_an_unknown_command_is_a_usage_error_that_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

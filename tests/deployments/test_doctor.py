@@ -28,7 +28,8 @@ def test_a_used_port_blocks_with_exit_code_33_and_its_fix_is_shown_first(home, c
 
 
 def test_a_running_platform_is_healthy_on_its_own_ports(platform, capsys):
-    findings = doctor(capsys)
+    ahc(["doctor", "--json"])
+    findings = {item["name"]: item for item in json.loads(capsys.readouterr().out)["findings"]}
     assert findings["prefect-server"]["ok"]
     assert findings["worker"]["ok"]
     assert findings["port-prefect"]["ok"]
