@@ -8,6 +8,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from deployments.presentation import BAD, GOOD, QUIET, WAITING, marked, table
+from infra.local.backend import secrets
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _step(step: Any) -> tuple[RenderableType, ...]:
 def _call(summary: "Summary", settings: Settings) -> str:
     """A request that can be pasted; the key stays in its file."""
     environment, url = next(iter(summary.endpoints.items()))
-    header = settings.home / "secrets" / f"{environment}.header"
+    header = secrets(settings).header_file(environment)
     return (
         f"curl -H @{header} -H 'Content-Type: image/jpeg' --data-binary @photo.jpg {url}/score\n"
         f"ahc score photo.jpg --env {environment}"

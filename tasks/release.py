@@ -237,7 +237,9 @@ def roll_back(environment: Environment, reason: str) -> Live:
     models = registry(settings)
     if bad is not None and bad.digest != good.digest:
         models.tag(models.get(bad.name, bad.version), {f"rolled_back.{environment.name}": reason})
-    models.set_champion(models.get(good.name, good.version), environment.name)
+    back = models.get(good.name, good.version)
+    models.set_champion(back, environment.name)
+    models.tag(back, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
     get_run_logger().info("%s runs %s v%d again.", environment.name, good.name, good.version)
     return live
 

@@ -28,25 +28,31 @@ class FileSecrets:
         self._create(name, secrets.token_urlsafe(32))
         return self.get(name)
 
-    def header_file(self, name: str) -> Path:
-        """A file with the HTTP header for this key, for `curl -H @file`: the key never is a process argument."""
-        header = f"{name}.header"
-        self._create(header, f"Authorization: Bearer {self.ensure(name).get_secret_value()}\n")
-        return self._folder / header
+    def header_file(self, environment: str) -> Path:
+        """A file with the HTTP header for an environment's key, for `curl -H @file`: no key is a process argument."""
+        key = self.ensure(endpoint_key(environment)).get_secret_value()
+        path = self._folder / f"{environment}.header"
+        draft = self._write_aside(path.name, f"Authorization: Bearer {key}\n")
+        draft.replace(path)  # the key may have been rotated
+        return path
 
     def _create(self, name: str, text: str) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Written aside and linked: of two processes that come first, one wins, and no reader sees half a key.
-        draft = self._folder / f".{name}.{secrets.token_hex(8)}"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        draft = self._write_aside(name, text)
         try:
             os.link(draft, self._folder / name)
         except FileExistsError:
             pass
         finally:
             draft.unlink()
+
+    def _write_aside(self, name: str, text: str) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = self._folder / f".{name}.{secrets.token_hex(8)}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        return draft
 
 
 def endpoint_key(environment: str, which: str = "primary") -> str:

@@ -109,3 +109,10 @@ def test_every_shown_command_exists_with_its_options(line):
     )
     assert name is not None, line
     assert {word for word in words if word.startswith("-")} <= options(name), line
+
+
+def test_every_problem_of_the_scoring_api_has_a_section_with_its_status():
+    from model.serving.problems import KINDS
+
+    for kind, facts in KINDS.items():
+        assert f"{facts.status.value}." in sections()[kind]

@@ -40,8 +40,11 @@ def test_a_missing_key_names_itself_and_where_it_was_looked_for(tmp_path):
         FileSecrets(tmp_path).get("nothing")
 
 
-def test_the_header_file_is_what_curl_reads(tmp_path):
+def test_the_header_file_is_what_curl_reads_and_follows_a_rotated_key(tmp_path):
     secrets = FileSecrets(tmp_path)
-    path = secrets.header_file("k")
-    assert path.read_text() == f"Authorization: Bearer {secrets.get('k').get_secret_value()}\n"
+    path = secrets.header_file("test")
+    key = tmp_path / endpoint_key("test")
+    assert path.read_text() == f"Authorization: Bearer {key.read_text()}\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    key.write_text("rotated")
+    assert secrets.header_file("test").read_text() == "Authorization: Bearer rotated\n"
