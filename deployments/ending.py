@@ -39,6 +39,18 @@ def summary_view(summary: "Summary", settings: Settings, link: str) -> Renderabl
     return Group(*(item for part in parts for item in (part, Text())))
 
 
+def as_summary(result: Any) -> "Summary | None":
+    """The summary that a lifecycle answered; a stored result comes back as plain JSON."""
+    from pydantic import ValidationError
+
+    from tasks.summary import Summary
+
+    try:
+        return Summary.model_validate(result)
+    except ValidationError:
+        return None
+
+
 def _check(check: Any) -> tuple[RenderableType, ...]:
     passed = marked("passed" if check.passed else "failed", GOOD if check.passed else BAD)
     return (str(check.name), _figure(check.value), _figure(check.limit), passed, str(check.detail))

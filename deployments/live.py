@@ -83,7 +83,7 @@ class PlainDisplay:
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
-        self._progress: dict[str, float] = {}
+        self._progress: dict[str, tuple[float, str]] = {}
 
     def see(self, snapshot: Snapshot) -> None:
         for row in step_rows(snapshot):
@@ -91,9 +91,15 @@ class PlainDisplay:
                 self._shown[row.key] = row.state_name
                 if row.ended or row.state_type == "RUNNING":
                     self.tell(_sentence(row))
-            elif row.bar and time.monotonic() - self._progress.get(row.key, 0) > PROGRESS_EVERY:
-                self._progress[row.key] = time.monotonic()
-                self.tell(f"  {row.name}: {row.bar.percent:.0f} % {row.bar.text}")
+            elif row.bar and not row.ended:
+                self._go_on(row, row.bar)
+
+    def _go_on(self, row: StepRow, bar: Bar) -> None:
+        text = f"{'  ' * row.depth}… {row.name}: {bar.percent:.0f} % {bar.text}"
+        at, before = self._progress.get(row.key, (0.0, ""))
+        if text != before and time.monotonic() - at > PROGRESS_EVERY:
+            self._progress[row.key] = (time.monotonic(), text)
+            self.tell(text)
 
     def tell(self, sentence: str) -> None:
         print(sentence, flush=True)
@@ -103,10 +109,10 @@ class LiveDisplay:
     """All steps, redrawn in place."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._draw)
         self._snapshot: Snapshot | None = None
         self._sentence = "Starting the platform"
         self._spinner = Spinner("dots")
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._draw)
 
     def __enter__(self) -> Self:
         self._live.start()

@@ -12,7 +12,7 @@ from deployments.apply import load_flow
 from deployments.commands.deploy import deploy_files
 from deployments.commands.trigger import find_deployment
 from deployments.connection import connect, server, ui_link
-from deployments.ending import failure_view, summary_view
+from deployments.ending import as_summary, failure_view, summary_view
 from deployments.entries import read_project
 from deployments.follow import follow
 from deployments.live import Display, PlainDisplay, display
@@ -58,7 +58,9 @@ class Session:
                     run, link = await _first(self._lifecycle(platform, source, pairs), watch)
                 self._shown = PlainDisplay()
                 await self._conclude(run, link)
-                if not self._once:
+                if self._once:
+                    show("Endpoints that this started end with it; `ahc up` without --once keeps them.")
+                else:
                     show("Everything stays up. Ctrl-C stops it.")
                     await _until_interrupted(watch)
                 assert run.state is not None
@@ -128,8 +130,8 @@ class Session:
         state = run.state
         assert state is not None
         if state.is_completed():
-            summary: Any = await state.aresult(raise_on_failure=False)
-            show(summary_view(summary, self._settings, link) if hasattr(summary, "verdict") else str(state.name))
+            summary = as_summary(await state.aresult(raise_on_failure=False))
+            show(summary_view(summary, self._settings, link) if summary else str(state.name))
             return
         card = await asyncio.to_thread(self._card, run)
         logs = str(self._settings.home / "logs")
@@ -146,9 +148,9 @@ class Session:
 
     def _find_endpoints(self) -> None:
         """Remember which endpoints don't run: those that do were there before, and stay."""
-        for name in environment_names(self._settings.environments):
-            from infra.local.backend import endpoint
+        from infra.local.backend import endpoint
 
+        for name in environment_names(self._settings.environments):
             found = endpoint(name, self._settings)
             if found.status().state == "stopped":
                 self._stopped_before.append(found)

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from infra.environments import environment_names, load_environment
 from infra.errors import ConfigurationError
-from infra.local.listening import holder
+from infra.local.port_owner import port_owner
 from infra.ports import Frozen
 from infra.settings import Settings
 
@@ -266,7 +266,7 @@ def _check_port(
         name=name,
         ok=False,
         severity=severity,
-        detail=f"{port} is used by {holder(port)}",
+        detail=f"{port} is used by {port_owner(port)}",
         fix=f"Stop that program, or choose another port: `export {setting}=PORT`.",
     )
 

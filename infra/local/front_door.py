@@ -9,7 +9,7 @@ from typing import Final
 
 from infra.errors import PortInUse
 from infra.local.kept_version import KeptVersion
-from infra.local.listening import holder
+from infra.local.port_owner import port_owner
 
 BACKLOG: Final = 1024
 ACCEPTED_AT_ONCE: Final = 64
@@ -33,7 +33,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortInUse(f"Port {port} is taken by {holder(port)}.") from error
+            raise PortInUse(f"Port {port} is taken by {port_owner(port)}.") from error
         raise PortInUse(f"Can't listen on {host}:{port}: {error.strerror}.") from error
     return listener
 

@@ -1,9 +1,10 @@
-"""Ports of this machine: take one, or say who has it."""
+"""Take a port of this machine, or say who has it."""
 
 import errno
 import socket
 
 from infra.errors import ConfigurationError, PortInUse
+from infra.local.port_owner import port_owner
 
 
 def listen(host: str, port: int, purpose: str) -> socket.socket:
@@ -18,27 +19,9 @@ def listen(host: str, port: int, purpose: str) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(
-                f"Port {port}, which the platform needs for {purpose}, is used by {holder(port)}.",
+                f"Port {port}, which the platform needs for {purpose}, is used by {port_owner(port)}.",
                 next_step=f"Stop that program, or choose another port for {purpose} (see `ahc doctor`).",
             ) from error
         raise ConfigurationError(f"Can't listen on {host}:{port} for {purpose}: {error.strerror or error}.") from error
     listener.set_inheritable(True)
     return listener
-
-
-def holder(port: int) -> str:
-    """The program that listens on `port`, in words."""
-    import psutil
-
-    try:
-        found = [item for item in psutil.net_connections("tcp") if item.status == psutil.CONN_LISTEN]
-    except psutil.AccessDenied:
-        found = []
-    pids = sorted({item.pid for item in found if item.laddr and item.laddr.port == port and item.pid})
-    if not pids:
-        return "a program of another user"
-    try:
-        command = " ".join(psutil.Process(pids[0]).cmdline())[:120]
-    except psutil.Error:
-        command = "unknown"
-    return f"process {pids[0]} ({command})"
