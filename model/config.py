@@ -87,6 +87,13 @@ class TrainingConfig(BaseModel):
         le=1,
         description="Factor on the learning rate from each block to the one before it (discriminative rates).",
     )
+    averaging_epochs: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        description="Horizon, in epochs, of the moving average of the weights, which is what is validated and kept; "
+        "0 keeps the weights of the last step.",
+    )
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled weight decay (AdamW).")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="Share of the features dropped before the head.")
     label_smoothing: float = Field(
