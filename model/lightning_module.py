@@ -54,7 +54,7 @@ class ImageClassifier(lightning.LightningModule):
         """Fit the horizon of the average to the length of an epoch."""
         steps = self.trainer.estimated_stepping_batches / max(1, self.config.epochs)
         horizon = max(1.0, self.config.averaging_epochs * steps)
-        self.averaged.multi_avg_fn = get_ema_multi_avg_fn(1 - 1 / horizon)
+        self.averaged.multi_avg_fn = get_ema_multi_avg_fn(1 - 1 / horizon)  # type: ignore[no-untyped-call]
 
     def on_train_epoch_start(self) -> None:
         """Draw dropout from a seed of the epoch's own, so that a resumed epoch is the same one."""

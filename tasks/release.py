@@ -7,7 +7,7 @@ from time import perf_counter
 
 from prefect import get_run_logger
 from prefect.flow_runs import suspend_flow_run
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from infra.environments import Environment, load_environment
 from infra.errors import AccessDenied, ConfigurationError, ReleaseRejected, RequestRejected, SmokeTestFailed
@@ -51,6 +51,7 @@ class Live(Result):
     environment: str
     url: str
     model: LiveModel
+    since: str = Field(default="", description="When it was released, where that was before this run.")
 
 
 def check_targets(names: tuple[str, ...]) -> None:
@@ -207,7 +208,8 @@ def switch_traffic(candidate: Candidate, model: RegisteredModel, environment: En
 @stage("Verify live", "verify {environment.name} runs {model.name} v{model.version}", always=True)
 def verify_live(environment: Environment, model: RegisteredModel) -> Live:
     """Ask the endpoint of an environment where this version is live already."""
-    return _verified(environment, model.digest)
+    since = model.tags.get(f"released.{environment.name}", "an unknown time")
+    return _verified(environment, model.digest).model_copy(update={"since": since})
 
 
 def _verified(environment: Environment, digest: str) -> Live:

@@ -1,5 +1,9 @@
 """The end of a lifecycle in one value: what `ahc up` prints and what the run shows as its last artifact."""
 
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
 from infra.ports import Frozen, RegisteredModel
@@ -10,7 +14,7 @@ from tasks.data import ValidatedData
 from tasks.evaluation import Judgement, Sealed
 from tasks.registration import Registration
 from tasks.release import Live
-from tasks.stage import Result, root_run
+from tasks.stage import Origin, Result, root_run
 from tasks.training import Training
 
 
@@ -67,12 +71,16 @@ def summarise(validated: ValidatedData, trained: Trained, live: list[Live]) -> S
     model = trained.registration.model
     steps = [
         _step("manifest", manifest, f"{manifest.data.images:,} images, version {manifest.data.version}"),
-        _step("validation", validation, f"{len(validation.report.findings)} checks, none blocks"),
+        _step(
+            "validation",
+            validation,
+            f"{len(validation.report.findings)} checks, none blocks, {len(validation.report.warnings)} warn",
+        ),
         _step("training", training, f"{training.epochs} epochs at {training.images_per_second or 0:.0f} images/s"),
         _step("bundle", trained.sealed, f"digest {trained.sealed.bundle.digest[:12]}"),
         _step("evaluation", judgement, f"accuracy {accuracy.value:.3f}, {judgement.verdict.outcome}"),
         _step("registration", trained.registration, model.label),
-        *(_step(f"release to {item.environment}", item, item.url) for item in live),
+        *(_release_step(item) for item in live),
     ]
     summary = Summary(
         verdict=judgement.verdict.outcome,
@@ -94,13 +102,27 @@ def summarise(validated: ValidatedData, trained: Trained, live: list[Live]) -> S
 
 def _step(name: str, result: Result, detail: str) -> Step:
     origin = result.origin
-    made_here = origin is None or origin.root_run_id == root_run()
+    reused = origin is not None and origin.root_run_id != root_run()
     return Step(
         name=name,
         seconds=origin.seconds if origin else 0.0,
-        reused_from=None if made_here or origin is None else origin.flow_run_name,
+        reused_from=_name_of(origin) if origin and reused else None,
         detail=detail,
     )
+
+
+def _release_step(live: Live) -> Step:
+    step = _step(f"release to {live.environment}", live, live.url)
+    return step.model_copy(update={"reused_from": f"the release of {live.since}"}) if live.since else step
+
+
+def _name_of(origin: Origin) -> str:
+    """What the run that made a result is called now; its first name where the server doesn't know it any more."""
+    with get_client(sync_client=True) as client:
+        try:
+            return str(client.read_flow_run(UUID(origin.root_run_id)).name)
+        except ObjectNotFound:
+            return origin.flow_run_name
 
 
 def _markdown(summary: Summary) -> str:

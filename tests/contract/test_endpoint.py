@@ -11,7 +11,7 @@ from infra.errors import CandidateFailed, NothingToRollBackTo
 from infra.ports import Endpoint, LiveModel
 from infra.scoring_client import ScoringClient
 from tests.bundles import colour_image, make_bundle
-from tests.infra.local_endpoint import local_endpoint
+from tests.infra.local_endpoint import eventually, local_endpoint
 
 
 @dataclass
@@ -135,7 +135,7 @@ def test_what_was_live_serves_again_after_a_stop(rig):
 def test_the_log_shows_requests_and_no_keys(rig):
     rig.release(1)
     rig.answering()
-    lines = rig.endpoint.logs(10)
-    assert any('"path": "/score"' in line for line in lines)
+    # The line is written once the answer is on its way.
+    eventually(lambda: any('"path": "/score"' in line for line in rig.endpoint.logs(10)))
     assert len(rig.endpoint.logs(2)) == 2
     assert rig.key.get_secret_value() not in "".join(rig.endpoint.logs(1000))

@@ -48,6 +48,10 @@ class Machine:
     def facts(self, *arguments: str, code: int | None = 0) -> dict:
         return json.loads(self.ahc(*arguments, "--json", code=code).stdout)
 
+    def endpoints(self) -> dict[str, dict]:
+        """What `ahc status` says of each environment's endpoint."""
+        return {item["endpoint"]["environment"]: item["endpoint"] for item in self.facts("status")["environments"]}
+
     def start(self, *arguments: str) -> "Started":
         return Started(self, arguments)
 

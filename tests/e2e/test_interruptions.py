@@ -90,6 +90,6 @@ def test_a_failed_step_is_rerun_without_repeating_the_others(machine, pictures):
     trained = {path: path.stat().st_mtime_ns for path in (machine.home / "training").glob("*/best.ckpt")}
     machine.ahc("rerun", failed["id"], "--wait")
     assert trained == {path: path.stat().st_mtime_ns for path in (machine.home / "training").glob("*/best.ckpt")}
-    environments = {item["environment"]: item for item in machine.facts("status")["environments"]}
+    environments = machine.endpoints()
     assert environments["acceptance"]["state"] == "running"
     started.interrupt()

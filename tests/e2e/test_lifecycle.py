@@ -39,7 +39,7 @@ def test_the_summary_says_what_a_person_wants_to_know(up, shared_machine):
 
 
 def test_both_environments_serve_the_registered_bytes(up, shared_machine):
-    environments = {item["environment"]: item for item in shared_machine.facts("status")["environments"]}
+    environments = shared_machine.endpoints()
     test, acceptance = environments["test"], environments["acceptance"]
     assert test["state"] == acceptance["state"] == "running"
     assert test["live"]["digest"] == acceptance["live"]["digest"]
@@ -72,7 +72,7 @@ def test_a_second_lifecycle_trains_nothing_and_says_so(up, shared_machine):
     done = shared_machine.ahc("trigger", "lifecycle/local", "--wait")
     assert time.monotonic() - began < 120
     assert "Epoch" not in done.stdout
-    assert shared_machine.facts("status")["environments"][0]["live"]["version"] == 1
+    assert shared_machine.endpoints()["test"]["live"]["version"] == 1
 
 
 def test_production_waits_for_a_person(up, shared_machine):
@@ -85,7 +85,7 @@ def test_production_waits_for_a_person(up, shared_machine):
     (waiting,) = [run for run in runs if run["name"] == "release food v1 to production"]
     shared_machine.ahc("approve", waiting["id"], "--by", "Ada", "--reason", "it is good")
     assert release.end() == 0
-    environments = {item["environment"]: item for item in shared_machine.facts("status")["environments"]}
+    environments = shared_machine.endpoints()
     assert environments["production"]["live"]["version"] == 1
 
 

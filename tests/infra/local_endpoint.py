@@ -2,7 +2,8 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -43,3 +44,10 @@ def local_endpoint(home: Path) -> Iterator[tuple[LocalEndpoint, SecretStr]]:
         yield endpoint, secrets.ensure("test-endpoint-key-primary")
     finally:
         endpoint.stop()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)

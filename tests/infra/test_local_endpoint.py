@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,7 @@ from infra.ports import LiveModel
 from infra.scoring_client import ScoringClient
 from tests.bundles import colour_image, make_bundle
 from tests.infra.load import Load
-from tests.infra.local_endpoint import KeptSecrets, free_port, make_endpoint
+from tests.infra.local_endpoint import KeptSecrets, eventually, free_port, make_endpoint
 
 
 @pytest.fixture
@@ -61,13 +61,6 @@ def supervisor_of(endpoint: LocalEndpoint) -> psutil.Process:
     pid = endpoint._files.supervisor_pid()
     assert pid is not None
     return psutil.Process(pid)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_not_one_request_fails_while_versions_come_and_go(endpoint, tmp_path, port, key):
