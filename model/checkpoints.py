@@ -28,7 +28,7 @@ LAST: Final = "last.ckpt"
 PREVIOUS: Final = "previous.ckpt"
 BEST: Final = "best.ckpt"
 _KEY: Final = "ahclassifier"
-_WEIGHTS: Final = "averaged.module."
+_WEIGHTS: Final = "network."
 _MACHINE_FIELDS: Final = frozenset(
     {"accelerator", "devices", "num_nodes", "strategy", "cache_limit_mb", "data_workers"}
 )
@@ -77,7 +77,7 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, "Tensor"]:
-        """What is validated and kept: the averaged network's part of the state."""
+        """The network's part of the state."""
         return {
             name.removeprefix(_WEIGHTS): value for name, value in self.state_dict.items() if name.startswith(_WEIGHTS)
         }
@@ -168,7 +168,7 @@ class CheckpointFolder:
         best = self._usable(self.best)
         if best is None:
             # The best epoch's weights are lost; the best from here on is the next best thing.
-            _write(self.best, _kept(found.state_dict, found.progress.model_dump_json()))
+            _write(self.best, {"state_dict": found.state_dict, _KEY: found.progress.model_dump_json()})
             best = found
         self._best_loss = best.progress.history[-1].validation_loss
         return found
@@ -183,7 +183,7 @@ class CheckpointFolder:
         last = self.directory / LAST
         loss = Progress.model_validate_json(content[_KEY]).history[-1].validation_loss
         if loss < self._best_loss:
-            _write(self.best, _kept(content["state_dict"], content[_KEY]))
+            _write(self.best, _without_optimizer(content))
             self._best_loss = loss
         fresh = _write_aside(last, content)
         if last.exists():
@@ -208,10 +208,8 @@ class CheckpointFolder:
         return checkpoint
 
 
-def _kept(state_dict: Mapping[str, "Tensor"], progress: str) -> dict[str, Any]:
-    """What a finished training needs of a checkpoint: neither the optimizer nor the last step's weights."""
-    weights = {name: value for name, value in state_dict.items() if name.startswith(_WEIGHTS)}
-    return {"state_dict": weights, _KEY: progress}
+def _without_optimizer(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {"state_dict": content["state_dict"], _KEY: content[_KEY]}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

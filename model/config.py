@@ -76,23 +76,16 @@ class TrainingConfig(BaseModel):
         default=1e-3, gt=0, le=1, description="Peak learning rate of the head-only warm-up."
     )
     head_learning_rate: float = Field(
-        default=1e-3, gt=0, le=1, description="Peak learning rate of the head during fine-tuning."
+        default=5e-4, gt=0, le=1, description="Peak learning rate of the head during fine-tuning."
     )
     backbone_learning_rate: float = Field(
-        default=1e-3, gt=0, le=1, description="Peak learning rate of the backbone's last block."
+        default=5e-4, gt=0, le=1, description="Peak learning rate of the backbone's last block."
     )
     layer_decay: float = Field(
         default=0.8,
         gt=0,
         le=1,
         description="Factor on the learning rate from each block to the one before it (discriminative rates).",
-    )
-    averaging_epochs: float = Field(
-        default=1.0,
-        ge=0,
-        le=100,
-        description="Horizon, in epochs, of the moving average of the weights, which is what is validated and kept; "
-        "0 keeps the weights of the last step.",
     )
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled weight decay (AdamW).")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="Share of the features dropped before the head.")

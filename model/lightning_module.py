@@ -5,7 +5,6 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import override
 
 from model.config import TrainingConfig
@@ -18,8 +17,7 @@ class ImageClassifier(lightning.LightningModule):
     """Fine-tunes a classifier.
 
     Label smoothing after Szegedy et al. 2016 (section 7), AdamW (Loshchilov and Hutter 2019), the one-cycle schedule
-    (Smith 2018) on discriminative learning rates. What is validated and kept is an exponential moving average of the
-    weights (Polyak and Juditsky 1992): with a few hundred images, single steps are noise.
+    (Smith 2018) on discriminative learning rates.
 
     Args:
         network: With a head that is warmed up.
@@ -30,9 +28,6 @@ class ImageClassifier(lightning.LightningModule):
     def __init__(self, network: Classifier, config: TrainingConfig, class_weights: Tensor | None) -> None:
         super().__init__()
         self.network = network
-        self.averaged = AveragedModel(network)
-        # It starts from the warmed-up head; by itself it would start from the first step.
-        self.averaged.n_averaged.fill_(1)
         self.config = config
         self.register_buffer("class_weights", class_weights, persistent=False)
         classes = network.head.out_features
@@ -49,12 +44,6 @@ class ImageClassifier(lightning.LightningModule):
         """See `Classifier.forward`."""
         logits: Tensor = self.network(images)
         return logits
-
-    def on_fit_start(self) -> None:
-        """Fit the horizon of the average to the length of an epoch."""
-        steps = self.trainer.estimated_stepping_batches / max(1, self.config.epochs)
-        horizon = max(1.0, self.config.averaging_epochs * steps)
-        self.averaged.multi_avg_fn = get_ema_multi_avg_fn(1 - 1 / horizon)  # type: ignore[no-untyped-call]
 
     def on_train_epoch_start(self) -> None:
         """Draw dropout from a seed of the epoch's own, so that a resumed epoch is the same one."""
@@ -78,11 +67,6 @@ class ImageClassifier(lightning.LightningModule):
         self.train_sum += loss.detach()
         return loss
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then let the average follow."""
-        super().optimizer_step(*args, **kwargs)
-        self.averaged.update_parameters(self.network)
-
     def on_validation_epoch_start(self) -> None:
         self.confusion.zero_()
         self.validation_sum.zero_()
@@ -90,7 +74,7 @@ class ImageClassifier(lightning.LightningModule):
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the confusion matrix (rows are targets) and to the loss."""
-        logits = self.averaged(batch.images).float()
+        logits = self.network(batch.images).float()
         classes = logits.shape[1]
         pairs = batch.targets * classes + logits.argmax(1)
         self.confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)

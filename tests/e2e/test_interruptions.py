@@ -1,14 +1,21 @@
 """Killed at any moment, the platform goes on where it was."""
 
 import json
+import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from infra.settings import Settings
+from tests.e2e.conftest import PATIENCE
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 QUICK = ("-p", "training.epochs=3", "-p", "training.head_epochs=5", "-p", "training.preprocessing.size=64")
+LONGER = (*QUICK, "-p", "training.epochs=15", "-p", "training.early_stopping_patience=0")
+SHIPPED = Settings().environments
 COLOURS = ("amber", "blue", "coral", "emerald", "fuchsia", "grey", "ivory", "lime ✿")
 
 
@@ -42,21 +49,28 @@ def test_a_folder_never_seen_before_goes_all_the_way_without_a_code_change(machi
     assert "lime ✿" in (machine.home / "reports").rglob("data-report.html").__next__().read_text()
 
 
+def in_the_middle_of_training(machine, started):
+    """Wait for the second checkpoint, which pushes the first one aside."""
+    deadline = time.monotonic() + PATIENCE
+    while not list((machine.home / "training").glob("*/previous.ckpt")):
+        assert started.process.poll() is None, started.output
+        assert time.monotonic() < deadline, started.output
+        time.sleep(0.05)
+
+
 def test_a_power_loss_in_the_middle_of_training_costs_at_most_one_epoch(machine, pictures):
-    longer = (*QUICK[:1], "training.epochs=8", *QUICK[2:])
-    first = machine.start("up", "--once", "--data", str(pictures), *longer)
-    first.wait_for("Epoch 2 of 8")
+    first = machine.start("up", "--once", "--data", str(pictures), *LONGER)
+    in_the_middle_of_training(machine, first)
     machine.kill_everything()
     first.end(30)
-    done = machine.ahc("up", "--once", "--data", str(pictures), *longer, code=None)
+    done = machine.ahc("up", "--once", "--data", str(pictures), *LONGER, code=None)
     assert done.returncode in (0, 3), done.stdout + done.stderr
     assert resumed_from(machine) >= 1
 
 
 def test_a_killed_flow_process_goes_on_by_itself(machine, pictures):
-    longer = (*QUICK[:1], "training.epochs=8", *QUICK[2:])
-    started = machine.start("up", "--once", "--data", str(pictures), *longer)
-    started.wait_for("Epoch 1 of 8")
+    started = machine.start("up", "--once", "--data", str(pictures), *LONGER)
+    in_the_middle_of_training(machine, started)
     engines = [process for process in machine.processes() if "prefect.engine" in " ".join(process.cmdline())]
     assert engines
     for process in engines:
@@ -78,18 +92,22 @@ def test_data_that_blocks_ends_the_run_as_rejected_and_names_the_file(machine, p
     assert "docs/runbook.md#data-rejected" in done.stdout + done.stderr
 
 
-def test_a_failed_step_is_rerun_without_repeating_the_others(machine, pictures):
-    import socket
-
+def test_a_failed_step_is_rerun_without_repeating_the_others(machine, pictures, tmp_path):
+    environments = tmp_path / "environments"
+    shutil.copytree(SHIPPED, environments)
+    acceptance = environments / "acceptance.yaml"
+    acceptance.write_text(acceptance.read_text() + "  latency_p95_ms: 0.001\n")
+    machine.environment["AHC_ENVIRONMENTS"] = str(environments)
     started = machine.start("up", "--data", str(pictures), *QUICK)
-    with socket.create_server(("127.0.0.1", machine.base + 4)):  # where acceptance wants to listen
-        started.wait_for("PortInUse")
-    (failed,) = [run for run in machine.facts("status")["runs"] if run["name"].startswith("lifecycle")]
-    why = machine.ahc("why", failed["id"]).stdout
-    assert "PortInUse" in why
+    started.wait_for("Everything stays up")
+    assert "SmokeTestFailed" in started.output
+    (failed,) = [run for run in machine.facts("status")["runs"] if run["flow"] == "lifecycle"]
+    assert failed["state_name"] == "SmokeTestFailed"
+    assert "latency" in machine.ahc("why", failed["id"]).stdout
+    assert machine.endpoints()["acceptance"]["live"] is None
     trained = {path: path.stat().st_mtime_ns for path in (machine.home / "training").glob("*/best.ckpt")}
+    shutil.copy(SHIPPED / "acceptance.yaml", acceptance)
     machine.ahc("rerun", failed["id"], "--wait")
     assert trained == {path: path.stat().st_mtime_ns for path in (machine.home / "training").glob("*/best.ckpt")}
-    environments = machine.endpoints()
-    assert environments["acceptance"]["state"] == "running"
+    assert machine.endpoints()["acceptance"]["state"] == "running"
     started.interrupt()

@@ -222,7 +222,7 @@ def test_a_full_disk_is_reported_as_such_and_leaves_earlier_checkpoints_whole(da
     small = tmp_path / "small"
     small.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(small)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(small)], check=False, capture_output=True
     )
     if not mounted or mounted.returncode:
         pytest.skip("mounting a small disk needs root")
