@@ -15,7 +15,7 @@ from tasks.release import check_targets
 from tasks.summary import Summary, summarise
 
 
-@pipeline("lifecycle", "lifecycle {data.source}")
+@pipeline("lifecycle", "lifecycle {data.source}", keep_result=True)
 def lifecycle(
     data: DataRequest = DEFAULT_DATA,
     training: TrainingConfig = DEFAULT_TRAINING,

@@ -17,8 +17,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def pipeline(name: str, run_name: str) -> Callable[[Callable[P, R]], Flow[P, R]]:
+def pipeline(name: str, run_name: str, *, keep_result: bool = False) -> Callable[[Callable[P, R]], Flow[P, R]]:
     """Make a function a Prefect flow of this platform.
+
+    Args:
+        name: What the flow is called.
+        run_name: What a run is called until more is known; a format string over its arguments.
+        keep_result: For the outermost flow, whose result a person reads. A subflow's is not kept: when its parent is
+            rerun it runs again, and its stages reuse what they made (Prefect would hand a kept one over as a dict).
 
     A run that ends in one of our errors has a Failed state named after the error's class: people see it in the list
     of runs, `ahc trigger` maps it to its exit code, and a parent flow sees the error itself.
@@ -37,7 +43,7 @@ def pipeline(name: str, run_name: str) -> Callable[[Callable[P, R]], Flow[P, R]]
                 publish_failure_card(error, name)
                 raise
 
-        return flow(name=name, flow_run_name=run_name, persist_result=True)(run)
+        return flow(name=name, flow_run_name=run_name, persist_result=keep_result)(run)
 
     return decorate
 

@@ -138,7 +138,7 @@ def test_a_parent_flow_ends_in_the_error_of_its_child():
 
 
 def test_an_outcome_may_have_a_name_of_its_own():
-    @pipeline("outcome", "outcome")
+    @pipeline("outcome", "outcome", keep_result=True)
     def flow() -> int:
         rename_run("a better name")
         return completed_as("NotPromoted", "The champion is better.", 7)
