@@ -244,7 +244,7 @@ def exact_duplicates(facts: Facts) -> str:
     originals = len(np.unique(facts.tables.content[rows]))
     return (
         f"{_amount(facts.at_fault, 'file')} hold only {_amount(originals, 'different image')}: exact copies. "
-        "They stay in the same split, but count double in training and scores."
+        "They stay in the same split and count once in training and scores."
     )
 
 

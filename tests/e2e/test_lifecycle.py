@@ -1,5 +1,7 @@
 """The main job as a user does it: real photos to live endpoints, again without work, stopped without a trace."""
 
+import re
+import shutil
 import time
 
 import httpx
@@ -87,6 +89,30 @@ def test_production_waits_for_a_person(up, shared_machine):
     assert release.end() == 0
     environments = shared_machine.endpoints()
     assert environments["production"]["live"]["version"] == 1
+
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_a_browser_shows_the_run_its_artifacts_and_the_data_report(up, shared_machine):
+    from playwright.sync_api import sync_playwright
+
+    run = re.search(r"http://\S+/v2/runs/flow-run/[0-9a-f-]+", up.output).group()
+    (report,) = (shared_machine.home / "reports").glob("food@*/data-report.html")
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        page = playwright.chromium.launch(executable_path=CHROMIUM, args=flags).new_page()
+        page.goto(run)
+        page.get_by_text("-> v1").first.wait_for(timeout=60_000)
+        page.get_by_text("release food v1 to acceptance").first.wait_for(state="attached", timeout=60_000)
+        page.get_by_role("tab", name="Artifacts").click()
+        page.get_by_text("food v1: promote").first.wait_for(timeout=60_000)
+        outside = []
+        page.on("request", lambda request: outside.append(request.url))
+        page.goto(report.as_uri())
+        page.get_by_text("leafy_greens").first.wait_for(timeout=20_000)
+        assert [url for url in outside if not url.startswith(("file:", "data:"))] == []
 
 
 def test_the_mlflow_ui_starts_on_request(up, shared_machine):
