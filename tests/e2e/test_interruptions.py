@@ -79,6 +79,20 @@ def test_a_killed_flow_process_goes_on_by_itself(machine, pictures):
     assert resumed_from(machine) >= 1
 
 
+def test_killed_at_any_moment_the_lifecycle_ends_as_if_nothing_had_been(machine, pictures):
+    for seconds in (0.5, 1.5, 3, 5, 7, 9, 11, 13):
+        started = machine.start("up", "--once", "--data", str(pictures), *QUICK)
+        started.wait_for("/v2/runs/flow-run/")
+        time.sleep(seconds)
+        machine.kill_everything()
+        started.end(30)
+    done = machine.ahc("up", "--once", "--data", str(pictures), *QUICK)
+    assert f"{pictures.name} v1: " in done.stdout
+    assert [path.name for path in (machine.home / "training").iterdir()] != []
+    assert len(list((machine.home / "registry" / pictures.name).glob("[0-9a-f]*"))) == 1
+    assert [process.cmdline() for process in machine.processes()] == []
+
+
 def test_data_that_blocks_ends_the_run_as_rejected_and_names_the_file(machine, pictures, tmp_path):
     root = tmp_path / "mixed"
     for label in COLOURS[:2]:
