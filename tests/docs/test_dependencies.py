@@ -65,6 +65,21 @@ def test_the_pins_cover_every_dependency_and_name_no_registry():
     assert "@" not in text
 
 
+def reach(extra: str) -> set[str]:
+    """What an extra asks for, through the extras that it includes."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    found: set[str] = {Requirement(item).name for item in project["dependencies"]}
+    for item in map(Requirement, project["optional-dependencies"][extra]):
+        found |= set().union(*map(reach, item.extras)) if item.name == "ahclassifier" else {item.name}
+    return found
+
+
+def test_a_scoring_image_asks_for_no_torch_and_a_worker_for_no_web_server():
+    assert not reach("serve") & {"torch", "pytorch-lightning", "prefect", "mlflow", "pandas", "onnx"}
+    assert not reach("worker") & {"fastapi", "uvicorn", "mlflow", "prometheus-client"}
+    assert {"prefect", "torch", "great-expectations"} <= reach("worker")
+
+
 def test_no_file_is_large_or_binary():
     tracked = [path for path in (PROJECT / "docs").rglob("*") if path.is_file()]
     assert all(path.suffix == ".md" and path.stat().st_size < 100_000 for path in tracked), tracked
