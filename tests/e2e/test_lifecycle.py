@@ -105,7 +105,8 @@ def test_a_browser_shows_the_run_its_artifacts_and_the_data_report(up, shared_ma
         page = playwright.chromium.launch(executable_path=CHROMIUM, args=flags).new_page()
         page.goto(run)
         page.get_by_text("-> v1").first.wait_for(timeout=60_000)
-        page.get_by_text("release food v1 to acceptance").first.wait_for(state="attached", timeout=60_000)
+        page.get_by_role("tab", name="Subflow Runs").click()
+        page.get_by_text("release food v1 to acceptance").first.wait_for(timeout=60_000)
         page.get_by_role("tab", name="Artifacts").click()
         page.get_by_text("food v1: promote").first.wait_for(timeout=60_000)
         outside = []
