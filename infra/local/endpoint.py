@@ -182,11 +182,13 @@ class LocalEndpoint:
             process.stdin.write(config.to_json().encode())
             process.stdin.close()
             line = process.stdout.readline()
-        # It may end while this process lives: somebody has to take its exit code.
-        threading.Thread(target=process.wait, daemon=True, name=f"reap-{process.pid}").start()
         answer = json.loads(line) if line else {"ok": False, "message": "The supervisor ended at once; see the log."}
         if not answer["ok"]:
+            # Until it has ended it would be taken for one that runs.
+            process.wait(STOP_SECONDS)
             raise rebuilt(answer)
+        # It may end while this process lives: somebody has to take its exit code.
+        threading.Thread(target=process.wait, daemon=True, name=f"reap-{process.pid}").start()
 
     def _gone(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
