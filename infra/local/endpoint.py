@@ -19,6 +19,7 @@ from infra.errors import AccessDenied, EndpointUnreachable, NothingToRollBackTo,
 from infra.local.control import ask, rebuilt
 from infra.local.endpoint_state import EndpointFiles, SupervisorConfig
 from infra.local.log_file import tail
+from infra.local.secrets import endpoint_key
 from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
 from infra.scoring_client import ScoringClient
 from infra.settings import PROJECT, Settings
@@ -146,8 +147,8 @@ class LocalEndpoint:
         )
 
     def _keys(self) -> tuple[SecretStr, SecretStr]:
-        prefix = f"{self.environment}-endpoint-key"
-        return self._secrets.ensure(f"{prefix}-primary"), self._secrets.ensure(f"{prefix}-secondary")
+        primary, secondary = (endpoint_key(self.environment, which) for which in ("primary", "secondary"))
+        return self._secrets.ensure(primary), self._secrets.ensure(secondary)
 
     def _ask(self, command: str, *, seconds: float, **arguments: Any) -> dict[str, Any]:
         return ask(self._files.control_socket(), command, seconds=seconds, **arguments)

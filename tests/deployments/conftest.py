@@ -4,6 +4,7 @@ import importlib
 import os
 import random
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -127,3 +128,14 @@ def wait_for(settings: Settings, run_id: Any, seconds: float = 60) -> Any:
                 return run
             time.sleep(0.1)
     raise TimeoutError(f"{run.name} is still {run.state}")
+
+
+def read_until(process: "subprocess.Popen[str]", text: str) -> str:
+    """What a process printed up to the line that holds `text`."""
+    shown = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        shown += line
+        if text in line:
+            return shown
+    raise AssertionError(f"{text!r} never came; got:\n{shown}")

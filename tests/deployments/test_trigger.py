@@ -21,6 +21,7 @@ from deployments.commands.trigger import Trigger
 from deployments.connection import connect
 from deployments.watch import Watch
 from infra.settings import PROJECT, Settings
+from tests.deployments.conftest import read_until
 
 FLOWS = ("sample", "failing", "unpromoted", "killed_once", "always_killed")
 
@@ -54,16 +55,6 @@ def start(*arguments: str) -> "subprocess.Popen[str]":
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def read_until(process: "subprocess.Popen[str]", text: str) -> str:
-    shown = ""
-    assert process.stdout is not None
-    for line in process.stdout:
-        shown += line
-        if text in line:
-            return shown
-    raise AssertionError(f"{text!r} never came; got:\n{shown}")
 
 
 def test_states_and_log_lines_of_subflows_and_tasks_come_once_and_in_order(deployed: Settings, capsys: Any) -> None:

@@ -18,6 +18,7 @@ import yaml
 
 from infra.settings import PROJECT, Settings
 from tests.conftest import free_ports, settings_environment
+from tests.deployments.conftest import read_until
 
 
 class Up:
@@ -82,16 +83,6 @@ class Up:
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert left == []
-
-
-def read_until(process: "subprocess.Popen[str]", text: str) -> str:
-    shown = ""
-    assert process.stdout is not None
-    for line in process.stdout:
-        shown += line
-        if text in line:
-            return shown
-    raise AssertionError(f"{text!r} never came; got:\n{shown}")
 
 
 @contextmanager
