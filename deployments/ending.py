@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from deployments.presentation import BAD, GOOD, QUIET, WAITING, marked, table
-from infra.local.backend import secrets
+from infra.backend import secrets
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def _step(step: Any) -> tuple[RenderableType, ...]:
 def _call(summary: "Summary", settings: Settings) -> str:
     """A request that can be pasted; the key stays in its file."""
     environment, url = next(iter(summary.endpoints.items()))
-    header = secrets(settings).header_file(environment)
+    header = secrets(environment, settings).curl_header(environment)
     return (
-        f"curl -H @{header} -H 'Content-Type: image/jpeg' --data-binary @photo.jpg {url}/score\n"
+        f"curl -H {header} -H 'Content-Type: image/jpeg' --data-binary @photo.jpg {url}/score\n"
         f"ahc score photo.jpg --env {environment}"
     )
 

@@ -148,7 +148,7 @@ class Session:
 
     def _find_endpoints(self) -> None:
         """Remember which endpoints don't run: those that do were there before, and stay."""
-        from infra.local.backend import endpoint
+        from infra.backend import endpoint
 
         for name in environment_names(self._settings.environments):
             found = endpoint(name, self._settings)

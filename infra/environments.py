@@ -2,13 +2,14 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
 
 from infra.errors import ConfigurationError
 from infra.ports import Frozen
+from infra.settings import Backend
 
 
 class Gates(Frozen):
@@ -22,6 +23,34 @@ class Gates(Frozen):
     requires: str | None = Field(default=None, description="Environment in which the same digest must be live first.")
 
 
+class AzureTarget(Frozen):
+    """How an environment's endpoint runs on Azure."""
+
+    endpoint: Literal["container-instances", "app-service"] = Field(
+        default="container-instances", description="What runs the scoring container."
+    )
+    cpu: float = Field(default=1, ge=0.5, le=4, description="Processor cores of one scoring container.")
+    memory_gb: float = Field(default=2, ge=1, le=16, description="Memory of one scoring container, in 10^9 bytes.")
+    image: str = Field(
+        default="scoring:stable",
+        pattern=r"^[a-z0-9][a-z0-9._/-]*(:[\w.-]+|@sha256:[0-9a-f]{64})$",
+        description="The scoring image in the platform's registry, without the registry's name. "
+        "It is resolved to its digest before it is deployed.",
+    )
+    private: bool = Field(
+        default=False, description="In the virtual network's subnet, without a public address (container instances)."
+    )
+    certificate: str | None = Field(
+        default=None, description="Name of the Key Vault secret with certificate and key (PEM) for TLS."
+    )
+    subscription_id: str | None = Field(
+        default=None, description="Where this environment is in a subscription of its own."
+    )
+    sample_rate: float = Field(
+        default=0.1, ge=0, le=1, description="Share of the scored requests whose record goes to the data lake."
+    )
+
+
 class Environment(Frozen):
     """One release target."""
 
@@ -29,7 +58,16 @@ class Environment(Frozen):
     description: str
     port_offset: int = Field(ge=0, le=100, description="Added to AHC_ENDPOINT_BASE_PORT.")
     scoring_threads: int = Field(default=0, ge=0, description="Threads that score; 0 means one a core.")
+    backend: Backend | None = Field(
+        default=None, description="Where its endpoint and secrets are; as AHC_BACKEND says where this is missing."
+    )
+    azure: AzureTarget = Field(default_factory=AzureTarget)
     gates: Gates = Field(default_factory=Gates)
+
+
+def endpoint_key(environment: str, which: Literal["primary", "secondary"] = "primary") -> str:
+    """The name of the secret that holds an environment's key; both keys are valid, so that they can be rotated."""
+    return f"{environment}-endpoint-key-{which}"
 
 
 def nearest(word: str, valid: list[str]) -> str:
@@ -76,5 +114,6 @@ def _explain(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] != "extra_forbidden":
         return f"`{where}`: {item['msg']}"
-    owner: type[Frozen] = Gates if item["loc"][0] == "gates" else Environment
+    owners: dict[str, type[Frozen]] = {"gates": Gates, "azure": AzureTarget}
+    owner = owners.get(str(item["loc"][0]), Environment)
     return f"unknown key `{where}`: {nearest(str(item['loc'][-1]), list(owner.model_fields))}"

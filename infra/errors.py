@@ -151,3 +151,48 @@ class RequestRejected(PlatformError):
         super().__init__(message, next_step=next_step)
         self.status = status
         self.kind = kind
+
+
+class ServiceUnavailable(PlatformError):
+    """A cloud service throttles, is down, or the connection to it broke; trying again later helps."""
+
+    exit_code = 36
+    transient = True
+    next_step = "Wait a few minutes and rerun; finished steps are not repeated."
+
+
+class QuotaExceeded(PlatformError):
+    """The subscription has no quota left for what is to be created; it frees up, or it is raised."""
+
+    exit_code = 37
+    transient = True
+    next_step = "Free what is not needed, or ask for more quota in the Azure portal (Usage + quotas), then rerun."
+
+
+class NotProvisioned(PlatformError):
+    """A resource that infrastructure as code makes is not there."""
+
+    exit_code = 38
+    next_step = "Provision it: `ahc run infrastructure -p mode=provision -p environment=NAME`."
+
+
+class ProvisioningFailed(PlatformError):
+    """Azure refused a template deployment, or one of its operations ended as failed."""
+
+    exit_code = 39
+    next_step = "Correct the cause that the message names, then provision again: what is there already stays."
+
+
+class NoCredentials(PlatformError):
+    """No way to sign in to Azure worked; the message names each that was tried."""
+
+    exit_code = 44
+    next_step = "Sign in with `az login`, or give this place an identity; docs/azure.md says which for where."
+
+
+class Conflict(PlatformError):
+    """Another writer was at the same resource at the same time."""
+
+    exit_code = 45
+    transient = True
+    next_step = "Rerun; if it stays, see who else works on the named resource."

@@ -1,6 +1,6 @@
 """What the flows need from the outside world, as narrow Protocols in domain words.
 
-Each port has one adapter for one machine (`infra/local`) and gets one for Azure (`infra/azure`), held to the same
+Each port has one adapter for one machine (`infra/local`) and one for Azure (`infra/azure`), held to the same
 contract tests (`tests/contract`). Files and blobs need no port: they are fsspec URLs.
 """
 
@@ -84,6 +84,10 @@ class ModelRegistry(Protocol):
 
     def tag(self, model: RegisteredModel, tags: Mapping[str, str]) -> None: ...
 
+    def names(self) -> list[str]:
+        """All model names that the registry knows, sorted."""
+        ...
+
     def champion(self, name: str, environment: str) -> RegisteredModel | None: ...
 
     def set_champion(self, model: RegisteredModel, environment: str) -> None: ...
@@ -119,6 +123,10 @@ class Endpoint(Protocol):
         """
         ...
 
+    def refresh_keys(self) -> None:
+        """Let every running version accept the keys that the secret store holds now, without losing a request."""
+        ...
+
     def logs(self, lines: int = 50) -> Sequence[str]: ...
 
     def stop(self) -> None:
@@ -148,6 +156,21 @@ class ExperimentTracker(Protocol):
         ...
 
 
+class FolderStore(Protocol):
+    """Folders that outlive the machine on which they were made, such as trained weights and bundles."""
+
+    def publish(self, folder: Path, name: str) -> str:
+        """Keep a copy under `name`, which stands for its content; answers a URL. What is there is not copied again."""
+        ...
+
+    def fetch(self, url: str) -> Path:
+        """The folder of this URL on this machine; of a published one, a whole copy or none.
+
+        Raises: ModelNotFound where nothing is published there.
+        """
+        ...
+
+
 class SecretStore(Protocol):
     """Named secrets."""
 
@@ -157,4 +180,12 @@ class SecretStore(Protocol):
 
     def ensure(self, name: str) -> SecretStr:
         """The secret of this name; made from 32 random bytes where there is none."""
+        ...
+
+    def put(self, name: str, value: SecretStr) -> None:
+        """Store a new value; the old one is no longer answered."""
+        ...
+
+    def curl_header(self, environment: str) -> str:
+        """What follows curl's `-H` in a shell to send the environment's key, without showing it."""
         ...

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -9,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from infra.errors import ConfigurationError
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+Backend = Literal["local", "azure"]
 
 
 class Settings(BaseSettings):
@@ -35,6 +38,16 @@ class Settings(BaseSettings):
     )
     environments: Path = Field(
         default=PROJECT / "deployments" / "environments", description="Folder of the environment files."
+    )
+    backend: Backend = Field(
+        default="local",
+        description="Where registry, data, secrets and endpoints live: on this machine, or in an Azure subscription.",
+    )
+    azure_subscription_id: str | None = Field(default=None, description="The Azure subscription of the platform.")
+    azure_prefix: str = Field(
+        default="ahc",
+        pattern=r"^[a-z][a-z0-9]{1,9}$",
+        description="Leads the names of all Azure resources; `rg-PREFIX-platform` is the platform's resource group.",
     )
     workers: int = Field(default=0, ge=0, description="Processes that read images; 0 means one a core.")
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 
-from infra.local.backend import endpoint, registry, tracker
+from infra.backend import endpoint, registry, tracker
 from infra.ports import RegisteredModel
 from infra.revision import revision
 from infra.settings import get_settings

@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.events import emit_event
 
-from infra.local.backend import registry
+from infra.backend import registry
 from infra.ports import RegisteredModel
 from infra.settings import get_settings
 from model.bundle import BundleRef, open_bundle

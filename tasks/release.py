@@ -9,10 +9,9 @@ from prefect import get_run_logger
 from prefect.flow_runs import suspend_flow_run
 from pydantic import Field, SecretStr
 
-from infra.environments import Environment, load_environment
+from infra.backend import endpoint, registry, secrets
+from infra.environments import Environment, endpoint_key, load_environment
 from infra.errors import AccessDenied, ConfigurationError, ReleaseRejected, RequestRejected, SmokeTestFailed
-from infra.local.backend import endpoint, registry, secrets
-from infra.local.secrets import endpoint_key
 from infra.ports import Candidate, LiveModel, RegisteredModel
 from infra.scoring_client import ScoringClient
 from infra.settings import get_settings
@@ -161,7 +160,7 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     """
     settings = get_settings()
     opened = open_bundle(Path(bundle), verify=False)
-    key = secrets(settings).ensure(endpoint_key(environment.name))
+    key = secrets(environment.name, settings).ensure(endpoint_key(environment.name))
     with ScoringClient(candidate.url, key) as client, ScoringClient(candidate.url, SecretStr("wrong")) as stranger:
         problems = [
             *_wrong_model(client, candidate),

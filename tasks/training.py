@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.local.backend import tracker
+from infra.backend import tracker
 from infra.local.locks import exclusive
 from infra.revision import revision
 from infra.settings import get_settings

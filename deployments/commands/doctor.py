@@ -9,7 +9,8 @@ from rich.text import Text
 
 from deployments import presentation as show
 from infra.errors import PlatformError, PlatformUnhealthy
-from infra.local.checks import Finding, check_machine
+from infra.findings import Finding
+from infra.local.checks import check_machine
 from infra.settings import Settings, get_settings
 from model.errors import ModelError
 
@@ -58,8 +59,8 @@ def check_answers(environment: str, settings: Settings) -> Finding:
 
 
 def _wrong_answers(environment: str, settings: Settings) -> tuple[list[str], int]:
-    from infra.local.backend import endpoint, registry, secrets
-    from infra.local.secrets import endpoint_key
+    from infra.backend import endpoint, registry, secrets
+    from infra.environments import endpoint_key
     from infra.scoring_client import ScoringClient
     from model.bundle import open_bundle
 
@@ -70,7 +71,7 @@ def _wrong_answers(environment: str, settings: Settings) -> tuple[list[str], int
     with tempfile.TemporaryDirectory() as folder:
         model = models.get(status.live.name, status.live.version)
         bundle = open_bundle(models.download(model, Path(folder)), digest=status.live.digest)
-        key = secrets(settings).get(endpoint_key(environment))
+        key = secrets(environment, settings).get(endpoint_key(environment))
         with ScoringClient(status.url, key) as client:
             wrong = []
             for image in bundle.golden:

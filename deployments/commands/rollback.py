@@ -12,9 +12,9 @@ from deployments.attend import attend
 from deployments.connection import server
 from deployments.in_process import connect, outcome, run_here
 from deployments.runs import run_url
+from infra.backend import champions
 from infra.environments import load_environment
 from infra.errors import ConfigurationError, ModelNotFound, ServerUnreachable
-from infra.local.champions import champions
 from infra.local.prefect_env import WORK_POOL
 from infra.ports import EndpointStatus
 from infra.settings import Settings, get_settings
@@ -66,7 +66,7 @@ def rollback(
 
 
 def _status(environment: str, settings: Settings) -> EndpointStatus:
-    from infra.local.backend import endpoint
+    from infra.backend import endpoint
 
     return endpoint(environment, settings).status()
 

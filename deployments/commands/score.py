@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from deployments import presentation as show
-from infra.environments import environment_names
+from infra.environments import endpoint_key, environment_names
 from infra.errors import AccessDenied, EndpointUnreachable, PlatformError
 from infra.ports import Frozen
 from infra.scoring_client import ScoringClient
@@ -46,23 +46,23 @@ def score(
 
     Examples: `ahc score photo.jpg`, `ahc score photos/*.jpg --top 1`, `ahc score photo.jpg --env production --json`
     """
-    from infra.local.backend import endpoint, secrets
-    from infra.local.secrets import endpoint_key
+    from infra.backend import endpoint, secrets
 
     settings = get_settings()
     name = environment or environment_names(settings.environments)[0]
-    target = endpoint(name, settings)
+    status = endpoint(name, settings).status()
+    url = status.url
     try:
-        key = secrets(settings).get(endpoint_key(name))
+        key = secrets(name, settings).get(endpoint_key(name))
     except AccessDenied:
-        if target.status().state == "stopped":
+        if status.state == "stopped":
             raise EndpointUnreachable(f"Nothing serves in `{name}` yet.") from None
         raise
-    with ScoringClient(target.url, key) as client:
+    with ScoringClient(url, key) as client:
         results = list(_tell(score_files(client, images), top, quiet=as_json))
     _require_an_endpoint(results, name)
     if as_json:
-        show.show_json({"environment": name, "url": target.url, "results": results})
+        show.show_json({"environment": name, "url": url, "results": results})
     else:
         _tell_totals(results, name)
     return max(item.exit_code for item in results)

@@ -10,9 +10,9 @@ from rich.text import Text
 from deployments import presentation as show
 from deployments.connection import server
 from deployments.runs import RunFacts, facts, recent_runs
+from infra.backend import champions
 from infra.environments import environment_names
 from infra.errors import ServerUnreachable
-from infra.local.champions import champions
 from infra.ports import EndpointStatus, Frozen, LiveModel, RegisteredModel
 from infra.settings import Settings, get_settings
 from tasks.failures import ERRORS, runbook
@@ -65,7 +65,7 @@ def status(
 
 def environment_facts(settings: Settings) -> list[EnvironmentFacts]:
     """All environments in the order in which a release passes them, asked at the same time."""
-    from infra.local.backend import endpoint
+    from infra.backend import endpoint
 
     names = environment_names(settings.environments)
     with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:

@@ -48,9 +48,9 @@ def _read(connection: sqlite3.Connection, environment: str) -> Iterable[Register
 
 
 def _ask_mlflow(settings: Settings, environments: Iterable[str]) -> dict[str, tuple[RegisteredModel, ...]]:
-    from infra.local.backend import registry
+    from infra.local.registry import MlflowRegistry
 
-    models = registry(settings)
+    models = MlflowRegistry(settings.mlflow_store, settings.path("registry"))
     names = models.names()
     found = {item: [models.champion(name, item) for name in names] for item in environments}
     return {item: tuple(model for model in found[item] if model is not None) for item in found}

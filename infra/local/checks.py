@@ -13,15 +13,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import httpx
 from packaging.requirements import Requirement
 
 from infra.environments import environment_names, load_environment
 from infra.errors import ConfigurationError
+from infra.findings import Finding, Severity
 from infra.local.port_owner import port_owner
-from infra.ports import Frozen
 from infra.settings import Settings
 
 DISTRIBUTION = "ahclassifier"
@@ -31,22 +30,6 @@ DISK_BLOCKS, DISK_WARNS = 1 * GIB, 5 * GIB
 MEMORY_BLOCKS, MEMORY_WARNS = 1 * GIB, 3 * GIB
 FILES_WARN = 1024
 PROBE_SECONDS = 2.0
-
-Severity = Literal["blocks", "warns"]
-
-
-class Finding(Frozen):
-    """The outcome of one check; `fix` says what to do where it is not ok."""
-
-    name: str
-    ok: bool
-    severity: Severity
-    detail: str
-    fix: str = ""
-
-    @property
-    def blocks(self) -> bool:
-        return not self.ok and self.severity == "blocks"
 
 
 def check_machine(settings: Settings) -> list[Finding]:

@@ -14,12 +14,11 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from infra.environments import Environment
+from infra.environments import Environment, endpoint_key
 from infra.errors import AccessDenied, EndpointUnreachable, NothingToRollBackTo, PlatformError
 from infra.local.control import ask, rebuilt
 from infra.local.endpoint_state import EndpointFiles, SupervisorConfig
 from infra.local.log_file import tail
-from infra.local.secrets import endpoint_key
 from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
 from infra.scoring_client import ScoringClient
 from infra.settings import PROJECT, Settings
@@ -147,7 +146,7 @@ class LocalEndpoint:
         )
 
     def _keys(self) -> tuple[SecretStr, SecretStr]:
-        primary, secondary = (endpoint_key(self.environment, which) for which in ("primary", "secondary"))
+        primary, secondary = endpoint_key(self.environment), endpoint_key(self.environment, "secondary")
         return self._secrets.ensure(primary), self._secrets.ensure(secondary)
 
     def _ask(self, command: str, *, seconds: float, **arguments: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from infra.environments import endpoint_key
 from infra.errors import AccessDenied
 
 
@@ -28,13 +29,16 @@ class FileSecrets:
         self._create(name, secrets.token_urlsafe(32))
         return self.get(name)
 
-    def header_file(self, environment: str) -> Path:
-        """A file with the HTTP header for an environment's key, for `curl -H @file`: no key is a process argument."""
+    def put(self, name: str, value: SecretStr) -> None:
+        self._write_aside(name, value.get_secret_value()).replace(self._folder / name)
+
+    def curl_header(self, environment: str) -> str:
+        """A file with the HTTP header for an environment's key: no key is a process argument."""
         key = self.ensure(endpoint_key(environment)).get_secret_value()
         path = self._folder / f"{environment}.header"
         draft = self._write_aside(path.name, f"Authorization: Bearer {key}\n")
         draft.replace(path)  # the key may have been rotated
-        return path
+        return f"@{path}"
 
     def _create(self, name: str, text: str) -> None:
         # Written aside and linked: of two processes that come first, one wins, and no reader sees half a key.
@@ -53,8 +57,3 @@ class FileSecrets:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         return draft
-
-
-def endpoint_key(environment: str, which: str = "primary") -> str:
-    """The name under which an environment's key is kept; `which` is primary or secondary."""
-    return f"{environment}-endpoint-key-{which}"

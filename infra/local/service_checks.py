@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import httpx
 
-from infra.environments import load_environment
+from infra.backend import champions, endpoint, secrets
+from infra.environments import endpoint_key, load_environment
 from infra.errors import AccessDenied
-from infra.local.backend import endpoint, secrets
-from infra.local.champions import champions
-from infra.local.checks import Finding
+from infra.findings import Finding
 from infra.local.prefect_env import WORK_POOL
-from infra.local.secrets import endpoint_key
 from infra.ports import EndpointStatus, RegisteredModel
 from infra.settings import Settings
 
@@ -95,7 +93,7 @@ def _check_champion(status: EndpointStatus, known: Sequence[RegisteredModel]) ->
 
 
 def _check_key(name: str, settings: Settings) -> Finding:
-    store = secrets(settings)
+    store = secrets(name, settings)
     key = endpoint_key(name)
     try:
         store.get(key)

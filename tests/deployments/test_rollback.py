@@ -4,8 +4,8 @@ import pytest
 
 from deployments.cli import run as ahc
 from deployments.commands.rollback import _version
+from infra.backend import endpoint, registry
 from infra.errors import ConfigurationError, ModelNotFound
-from infra.local.backend import endpoint, registry
 from infra.ports import EndpointStatus, LiveModel
 from tests.bundles import make_bundle
 from tests.deployments.test_run import in_a_process

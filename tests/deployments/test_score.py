@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from deployments.cli import run as ahc
-from infra.local.backend import endpoint
+from infra.backend import endpoint
 from infra.ports import LiveModel
 from infra.settings import Settings
 from tests.bundles import colour_image, make_bundle

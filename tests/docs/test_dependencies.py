@@ -34,8 +34,21 @@ def requirements() -> dict[str, Requirement]:
     return {item.name: item for item in found if item.name != "ahclassifier"}
 
 
+def module_of(distribution: str) -> str:
+    """Azure's packages share the namespace `azure`, so that they are told apart by their full names."""
+    separator = "." if distribution.startswith("azure-") else "_"
+    return MODULE_OF.get(distribution, distribution.replace("-", separator))
+
+
 def modules() -> set[str]:
-    return {MODULE_OF.get(name, name.replace("-", "_")) for name in requirements()}
+    return {module_of(name) for name in requirements()}
+
+
+def known_as(imported: str) -> str:
+    """The declared module that an imported one belongs to, or its own top-level name."""
+    parts = imported.split(".")
+    prefixes = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return next((prefix for prefix in prefixes if prefix in modules()), parts[0])
 
 
 def imported() -> set[str]:
@@ -44,7 +57,7 @@ def imported() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            found |= {name.split(".")[0] for name in names}
+            found |= {known_as(name) for name in names}
     return {name for name in found if name not in sys.stdlib_module_names and name not in PACKAGES}
 
 
@@ -54,7 +67,7 @@ def test_everything_imported_is_declared():
 
 def test_every_dependency_is_imported_or_explained():
     unexplained = {name for name in requirements() if name not in NOT_IMPORTED}
-    assert {MODULE_OF.get(name, name.replace("-", "_")) for name in unexplained} <= imported()
+    assert {module_of(name) for name in unexplained} <= imported()
 
 
 def test_the_pins_cover_every_dependency_and_name_no_registry():

@@ -1,7 +1,7 @@
 import pytest
 
+from infra.backend import registry
 from infra.local import champions as module
-from infra.local.backend import registry
 from infra.local.champions import champions
 from infra.settings import Settings
 from tests.bundles import make_bundle

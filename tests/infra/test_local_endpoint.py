@@ -54,7 +54,14 @@ def release(endpoint: LocalEndpoint, folder: Path, version: int) -> None:
 
 
 def scoring_processes(supervisor: psutil.Process) -> list[psutil.Process]:
-    return [child for child in supervisor.children() if "model.serving" in child.cmdline()]
+    return [child for child in supervisor.children() if _is_scoring(child)]
+
+
+def _is_scoring(process: psutil.Process) -> bool:
+    try:
+        return "model.serving" in process.cmdline()
+    except psutil.Error:  # it is ending
+        return False
 
 
 def supervisor_of(endpoint: LocalEndpoint) -> psutil.Process:

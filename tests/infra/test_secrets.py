@@ -1,10 +1,13 @@
 import stat
 import threading
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from infra.environments import endpoint_key
 from infra.errors import AccessDenied
-from infra.local.secrets import FileSecrets, endpoint_key
+from infra.local.secrets import FileSecrets
 
 
 def test_a_key_is_made_once_and_only_its_owner_can_read_it(tmp_path):
@@ -40,11 +43,12 @@ def test_a_missing_key_names_itself_and_where_it_was_looked_for(tmp_path):
         FileSecrets(tmp_path).get("nothing")
 
 
-def test_the_header_file_is_what_curl_reads_and_follows_a_rotated_key(tmp_path):
+def test_the_header_is_a_private_file_for_curl_and_follows_a_rotated_key(tmp_path):
     secrets = FileSecrets(tmp_path)
-    path = secrets.header_file("test")
-    key = tmp_path / endpoint_key("test")
-    assert path.read_text() == f"Authorization: Bearer {key.read_text()}\n"
+    path = Path(secrets.curl_header("test").removeprefix("@"))
+    assert path.read_text() == f"Authorization: Bearer {secrets.get(endpoint_key('test')).get_secret_value()}\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    key.write_text("rotated")
-    assert secrets.header_file("test").read_text() == "Authorization: Bearer rotated\n"
+    secrets.put(endpoint_key("test"), SecretStr("rotated"))
+    assert secrets.curl_header("test") == f"@{path}"
+    assert path.read_text() == "Authorization: Bearer rotated\n"
+    assert stat.S_IMODE((tmp_path / endpoint_key("test")).stat().st_mode) == 0o600

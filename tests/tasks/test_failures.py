@@ -51,6 +51,9 @@ def test_only_faults_that_may_pass_are_transient():
         "ServerUnreachable",
         "EndpointUnreachable",
         "DownloadFailed",
+        "ServiceUnavailable",
+        "QuotaExceeded",
+        "Conflict",
     }
     assert not is_transient(ValueError())
 

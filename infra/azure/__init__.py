@@ -1,0 +1,1 @@
+"""The platform's ports on Azure. Imports are absolute here: `azure` is always the SDK."""

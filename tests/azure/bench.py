@@ -1,0 +1,46 @@
+"""The Azure bench: where it is, and a small platform on it for the tests of the adapters."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from infra.settings import PROJECT, Settings
+
+SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
+BENCH = Path(os.environ.get("AHC_AZURE_BENCH", PROJECT.parent / "shared" / "azure-bench"))
+"""The folder that holds the package `azure_bench`; see docs/azure.md."""
+IDENTITY = {"AZURE_TENANT_ID": "tenant", "AZURE_CLIENT_ID": "client", "AZURE_CLIENT_SECRET": "secret"}
+"""The service principal that the bench lets in."""
+
+
+def missing() -> str | None:
+    """Why the bench can't be used here; None where it can."""
+    if not (BENCH / "azure_bench").is_dir():
+        return f"the Azure bench is not at {BENCH}; to run these tests: AHC_AZURE_BENCH=DIR pytest -m azure"
+    wanted = ("trustme", "jsonschema", "azure.ai.ml")
+    absent = [name for name in wanted if not _installed(name)]
+    return (
+        f"{', '.join(absent)} not installed; to run these tests: make install, then pytest -m azure" if absent else None
+    )
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def start() -> Any:
+    """A `BenchProcess`, to be used as a context manager."""
+    sys.path.insert(0, str(BENCH))
+    from azure_bench.client import BenchProcess
+
+    return BenchProcess()
+
+
+def azure_settings(home: Path, **changes: Any) -> Settings:
+    """Settings of a process that works on the bench."""
+    return Settings(home=home, backend="azure", azure_subscription_id=SUBSCRIPTION, **changes)
