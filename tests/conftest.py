@@ -10,6 +10,17 @@ import pytest
 
 from infra.settings import Settings
 
+pytest_plugins = ["tests.azure.fixtures"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--azure",
+        choices=["bench", "live"],
+        default="bench",
+        help="What tests marked `azure` talk to: the bench, or the platform in AHC_AZURE_SUBSCRIPTION_ID.",
+    )
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago, all different."""
@@ -20,7 +31,8 @@ def free_ports(count: int) -> list[int]:
 
 def settings_environment(settings: Settings) -> dict[str, str]:
     """The AHC_ variables that give a child process these settings."""
-    return {f"AHC_{name.upper()}": str(value) for name, value in settings.model_dump(mode="json").items()}
+    values = settings.model_dump(mode="json", exclude_none=True)
+    return {f"AHC_{name.upper()}": str(value) for name, value in values.items()}
 
 
 @pytest.fixture(scope="session")

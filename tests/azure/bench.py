@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from infra.settings import PROJECT, Settings
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
@@ -44,3 +46,11 @@ def start() -> Any:
 def azure_settings(home: Path, **changes: Any) -> Settings:
     """Settings of a process that works on the bench."""
     return Settings(home=home, backend="azure", azure_subscription_id=SUBSCRIPTION, **changes)
+
+
+def live_settings(home: Path) -> Settings:
+    """Settings of the subscription that the environment names; skips where it names none."""
+    settings = Settings(backend="azure").model_copy(update={"home": home})
+    if not settings.azure_subscription_id:
+        pytest.skip("--azure live needs AHC_AZURE_SUBSCRIPTION_ID of a provisioned platform; see docs/azure.md")
+    return settings

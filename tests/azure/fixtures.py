@@ -1,0 +1,60 @@
+"""Fixtures of the tests that talk to Azure: to the bench, or with `--azure live` to a subscription.
+
+The bench is an Azure on the loopback that checks each call against Microsoft's specifications. Tests that inject faults
+or look at the calls need it (`bench`); tests of what an adapter promises take any Azure (`cloud`).
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.azure.credentials import credential
+from infra.azure.resources import forget_resources
+from infra.settings import Settings
+from tests.azure import bench as benches
+
+LIVE = "live"
+
+
+@pytest.fixture(scope="session")
+def bench_process(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.config.getoption("--azure") == LIVE:
+        pytest.skip("injects faults or looks at the calls, which takes the bench: pytest -m azure")
+    if reason := benches.missing():
+        pytest.skip(reason)
+    with benches.start() as process:
+        changed = {**process.env(), **benches.IDENTITY}
+        saved = {name: os.environ.get(name) for name in changed}
+        os.environ.update(changed)
+        yield process
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@pytest.fixture
+def bench(bench_process: Any) -> Iterator[Any]:
+    """An empty cloud; at the end, no request may have departed from the specifications."""
+    bench_process.reset()
+    credential.cache_clear()
+    forget_resources()
+    yield bench_process
+    bench_process.assert_clean()
+
+
+@pytest.fixture
+def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings of a provisioned platform with the environment `test`."""
+    if request.config.getoption("--azure") == LIVE:
+        return benches.live_settings(tmp_path / "home")
+    request.getfixturevalue("bench")
+    from tests.azure.small_platform import provision
+
+    settings = benches.azure_settings(tmp_path / "home")
+    provision(settings, "test")
+    return settings
