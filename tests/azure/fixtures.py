@@ -19,6 +19,16 @@ from tests.azure import bench as benches
 LIVE = "live"
 
 
+def forget_clients() -> None:
+    """Clients keep what an earlier cloud told them."""
+    from infra.azure.blobs import blob_service
+    from infra.azure.registry import ml_client
+
+    for cached in (credential, blob_service, ml_client):
+        cached.cache_clear()
+    forget_resources()
+
+
 @pytest.fixture(scope="session")
 def bench_process(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.config.getoption("--azure") == LIVE:
@@ -41,8 +51,7 @@ def bench_process(request: pytest.FixtureRequest) -> Iterator[Any]:
 def bench(bench_process: Any) -> Iterator[Any]:
     """An empty cloud; at the end, no request may have departed from the specifications."""
     bench_process.reset()
-    credential.cache_clear()
-    forget_resources()
+    forget_clients()
     yield bench_process
     bench_process.assert_clean()
 

@@ -1,6 +1,7 @@
-"""What every ModelRegistry adapter promises. A further adapter joins by the `registry` fixture."""
+"""What every ModelRegistry adapter promises; parametrised over the adapters."""
 
 import threading
+from uuid import uuid4
 
 import pytest
 
@@ -16,14 +17,27 @@ def store(tmp_path_factory):
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
+@pytest.fixture(params=["local", pytest.param("azure", marks=pytest.mark.azure)])
+def connect(request, tmp_path):
+    """Makes an adapter to one registry, as each process does."""
+    if request.param == "local":
+        store = request.getfixturevalue("store")
+        return lambda: MlflowRegistry(store, tmp_path / "registry")
+    cloud = request.getfixturevalue("cloud")
+    from infra.azure.registry import AmlRegistry
+
+    return lambda: AmlRegistry(cloud)
+
+
 @pytest.fixture
-def registry(store, tmp_path, request):
-    return MlflowRegistry(store, tmp_path / "registry")
+def registry(connect):
+    return connect()
 
 
 @pytest.fixture
 def name(request):
-    return request.node.name.replace("_", "-")[:60]
+    # The registry of a live subscription has the names of earlier tests.
+    return f"contract-{uuid4().hex[:12]}"
 
 
 def bundle(folder, text):
@@ -92,8 +106,16 @@ def test_tags_are_added_to_a_version(registry, name, tmp_path):
     assert registry.get(name, 1).tags["verdict"] == "promote"
 
 
-def test_another_process_sees_the_same_registry(registry, name, tmp_path, store):
+def test_a_tag_may_hold_a_long_reason(registry, name, tmp_path):
+    model = register(registry, name, bundle(tmp_path / "a", "a"), "aa")
+    reason = "accuracy fell. " * 100
+    registry.tag(model, {"reason": reason})
+    registry.tag(model, {"other": "short"})
+    assert registry.get(name, 1).tags["reason"] == reason
+
+
+def test_another_process_sees_the_same_registry(registry, name, tmp_path, connect):
     register(registry, name, bundle(tmp_path / "a", "a"), "aa")
-    again = MlflowRegistry(store, tmp_path / "registry")
+    again = connect()
     assert again.get(name, 1).digest == "aa"
     assert name in again.names()

@@ -1,0 +1,73 @@
+"""One writer at a time, on any machine: a blob lease, which goes with its holder."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from infra.errors import Conflict
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobClient
+
+LEASE_SECONDS: Final = 15
+"""After so long, the lease of a holder that was killed is free."""
+
+
+@contextmanager
+def exclusive_blob(blob: "BlobClient", *, patience: float = 600, lease_seconds: int = LEASE_SECONDS) -> Iterator[None]:
+    """Wait for the lease of this blob (made where it is missing), and hold it.
+
+    Args:
+        blob: Of no other use.
+        patience: Seconds to wait for another holder.
+        lease_seconds: 15 to 60; renewed for as long as this process lives.
+
+    Raises:
+        Conflict: Another holder kept it for longer than `patience`.
+    """
+    lease = _acquire(blob, time.monotonic() + patience, lease_seconds)
+    released = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(lease, released, lease_seconds / 3), daemon=True)
+    renewal.start()
+    try:
+        yield
+    finally:
+        released.set()
+        renewal.join()
+        _release(lease)
+
+
+def _acquire(blob: "BlobClient", deadline: float, seconds: int) -> object:
+    from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+
+    while True:
+        try:
+            return blob.acquire_lease(seconds)
+        except ResourceNotFoundError:
+            with suppress(ResourceExistsError):
+                blob.upload_blob(b"", overwrite=False)
+        except HttpResponseError as error:
+            if error.error_code != "LeaseAlreadyPresent":  # type: ignore[attr-defined]
+                raise
+            if time.monotonic() > deadline:
+                raise Conflict(f"Another writer holds {blob.container_name}/{blob.blob_name}.") from error
+            time.sleep(0.2)
+
+
+def _renew(lease: object, released: threading.Event, every: float) -> None:
+    from azure.core.exceptions import AzureError
+
+    while not released.wait(every):
+        # One failed renewal is made good by the next; the service keeps the lease until then.
+        with suppress(AzureError):
+            lease.renew()  # type: ignore[attr-defined]
+
+
+def _release(lease: object) -> None:
+    from azure.core.exceptions import AzureError
+
+    # Not released, it runs out by itself.
+    with suppress(AzureError):
+        lease.release()  # type: ignore[attr-defined]
