@@ -13,7 +13,7 @@ from infra.settings import PROJECT, Settings
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 BENCH = Path(os.environ.get("AHC_AZURE_BENCH", PROJECT.parent / "shared" / "azure-bench"))
 """The folder that holds the package `azure_bench`; see docs/azure.md."""
-IDENTITY = {"AZURE_TENANT_ID": "tenant", "AZURE_CLIENT_ID": "client", "AZURE_CLIENT_SECRET": "secret"}
+IDENTITY = {"AZURE_TENANT_ID": SUBSCRIPTION, "AZURE_CLIENT_ID": "client", "AZURE_CLIENT_SECRET": "secret"}
 """The service principal that the bench lets in."""
 
 
