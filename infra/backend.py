@@ -13,7 +13,10 @@ from infra.settings import Backend, Settings
 
 
 def registry(settings: Settings) -> ModelRegistry:
-    _only_local(settings.backend)
+    if settings.backend == "azure":
+        from infra.azure.registry import AmlRegistry
+
+        return AmlRegistry(settings)
     from infra.local.registry import MlflowRegistry
 
     return MlflowRegistry(settings.mlflow_store, settings.path("registry"))
@@ -36,10 +39,14 @@ def _last_released_first(models: list[RegisteredModel], environment: str) -> tup
 
 
 def tracker(settings: Settings) -> ExperimentTracker:
-    _only_local(settings.backend)
-    from infra.local.tracking import MlflowTracker
+    if settings.backend == "azure":
+        from infra.azure.tracking import aml_tracker
 
-    return MlflowTracker(settings.mlflow_store, settings.path("mlflow", "artifacts"), settings.mlflow_url)
+        return aml_tracker(settings)
+    from infra.tracking import MlflowTracker, server_link
+
+    artifacts = settings.path("mlflow", "artifacts")
+    return MlflowTracker(settings.mlflow_store, server_link(settings.mlflow_url), artifacts=artifacts)
 
 
 def folders(settings: Settings) -> FolderStore:
@@ -62,7 +69,10 @@ def secrets(environment: str, settings: Settings) -> SecretStore:
     Raises:
         ConfigurationError: There is no such environment, or its file is wrong.
     """
-    _only_local(_backend(environment, settings))
+    if _backend(environment, settings) == "azure":
+        from infra.azure.secrets import KeyVaultSecrets
+
+        return KeyVaultSecrets(environment, settings)
     from infra.local.secrets import FileSecrets
 
     return FileSecrets(settings.path("secrets"))

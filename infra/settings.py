@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         pattern=r"^[a-z][a-z0-9]{1,9}$",
         description="Leads the names of all Azure resources; `rg-PREFIX-platform` is the platform's resource group.",
     )
+    mlflow_tracking_uri: str | None = Field(
+        default=None, description="An MLflow server for experiments, in place of the Azure ML workspace's own."
+    )
     workers: int = Field(default=0, ge=0, description="Processes that read images; 0 means one a core.")
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
 

@@ -29,9 +29,9 @@ CHAMPION = "champion."
 class AmlRegistry:
     """A ModelRegistry on the platform's Azure ML workspace.
 
-    The digest and the metrics are properties, which nobody changes later; all else is tags. The champion of an environment
-    is the version with the newest `champion.ENVIRONMENT` tag, so that one write makes it. Azure ML replaces a version that
-    is written again, so that writers of one name take turns by a blob lease.
+    The digest and the metrics are properties, which nobody changes later; all else is tags. The champion of an
+    environment is the version with the newest `champion.ENVIRONMENT` tag, so that one write makes it. Azure ML
+    replaces a version that is written again, so that writers of one name take turns by a blob lease.
     """
 
     def __init__(self, settings: Settings) -> None:

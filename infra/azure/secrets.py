@@ -47,7 +47,7 @@ class KeyVaultSecrets:
             except ResourceNotFoundError as error:
                 raise AccessDenied(
                     f"The secret `{name}` is not in {self._url}.",
-                    next_step="A release makes missing keys; or it was deleted by hand: see the vault's deleted secrets.",
+                    next_step="A release makes missing keys; or see the vault's deleted secrets.",
                 ) from error
 
     def ensure(self, name: str) -> SecretStr:

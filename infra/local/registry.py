@@ -27,7 +27,7 @@ class MlflowRegistry:
 
     @property
     def _client(self) -> "MlflowClient":
-        from infra.local.mlflow_client import client
+        from infra.mlflow_client import client
 
         return client(self._store)
 

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 
 from packaging.requirements import Requirement
 
@@ -21,6 +22,7 @@ MODULE_OF = {
 NOT_IMPORTED = {
     "httptools": "uvicorn's parser, by name",
     "python-multipart": "imported by starlette for forms",
+    "azureml-mlflow": "MLflow's plugin for azureml:// URIs",
     "onnxscript": "imported by torch.onnx.export",
     "sqlalchemy": "imported by MLflow's store",
 }
@@ -40,6 +42,7 @@ def module_of(distribution: str) -> str:
     return MODULE_OF.get(distribution, distribution.replace("-", separator))
 
 
+@cache
 def modules() -> set[str]:
     return {module_of(name) for name in requirements()}
 

@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.tracking import MlflowTracker
+from infra.tracking import MlflowTracker, server_link
 
 
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory):
     home = tmp_path_factory.mktemp("tracking")
-    return MlflowTracker(f"sqlite:///{home / 'mlflow.db'}", home / "artifacts", "http://127.0.0.1:5000")
+    link = server_link("http://127.0.0.1:5000")
+    return MlflowTracker(f"sqlite:///{home / 'mlflow.db'}", link, artifacts=home / "artifacts")
 
 
 def start(tracker, key):

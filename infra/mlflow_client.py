@@ -1,26 +1,30 @@
-"""One MLflow client a process and store: opening the database checks its migrations, which takes a second."""
+"""One MLflow client a process and tracking store: opening a database checks its migrations, which takes a second."""
 
 import logging
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from infra.local.locks import exclusive
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+SQLITE: Final = "sqlite:///"
+
 
 @lru_cache(maxsize=4)
-def client(store: str) -> "MlflowClient":
-    """The client of a `sqlite:///` store, whose folder is created."""
+def client(tracking_uri: str) -> "MlflowClient":
+    """The client of a store; the folder of a `sqlite:///` one is created."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 
-    database = Path(store.removeprefix("sqlite:///"))
+    if not tracking_uri.startswith(SQLITE):
+        return MlflowClient(tracking_uri, tracking_uri)
+    database = Path(tracking_uri.removeprefix(SQLITE))
     # Two processes that migrate an empty database at the same time leave it broken.
     with exclusive(database.with_suffix(".lock")):
-        opened = MlflowClient(store, store)
+        opened = MlflowClient(tracking_uri, tracking_uri)
         opened.search_experiments(max_results=1)
     return opened

@@ -1,7 +1,7 @@
-"""Experiment tracking of one machine: MLflow on SQLite, one run a training key."""
+"""Experiment tracking with MLflow, one run a training key: on SQLite, on a server, or in an Azure ML workspace."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +14,26 @@ KEY = "ahc.training_key"
 class MlflowTracker:
     """An ExperimentTracker on MLflow. A training that is resumed goes on in its own run."""
 
-    def __init__(self, store: str, artifacts: Path, ui: str) -> None:
-        """Keep runs in the database `store`, files in `artifacts`; `ui` is where the MLflow UI answers."""
-        self._store = store
+    def __init__(self, tracking_uri: str, link: Callable[[str, str], str], *, artifacts: Path | None = None) -> None:
+        """Make a tracker.
+
+        Args:
+            tracking_uri: MLflow's, such as `sqlite:///FILE`, `https://SERVER` or a workspace's `azureml://...`.
+            link: Where a person looks at the run, from the ids of its experiment and of itself.
+            artifacts: Where the files of new experiments are kept; the server decides where this is missing.
+        """
+        self._tracking_uri = tracking_uri
+        self._link = link
         self._artifacts = artifacts
-        self._ui = ui
 
     @property
     def _client(self) -> "MlflowClient":
-        from infra.local.mlflow_client import client
+        from infra.mlflow_client import client
 
-        return client(self._store)
+        return client(self._tracking_uri)
 
     def start(self, key: str, *, experiment: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        found = self._client.get_experiment_by_name(experiment)
-        experiment_id = (
-            found.experiment_id
-            if found
-            else self._client.create_experiment(experiment, artifact_location=(self._artifacts / experiment).as_uri())
-        )
+        experiment_id = self._experiment(experiment)
         runs = self._client.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", max_results=1)
         if runs:
             run_id: str = runs[0].info.run_id
@@ -56,5 +57,16 @@ class MlflowTracker:
         self._client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
     def link(self, run_id: str) -> str:
-        experiment_id = self._client.get_run(run_id).info.experiment_id
-        return f"{self._ui}/#/experiments/{experiment_id}/runs/{run_id}"
+        return self._link(self._client.get_run(run_id).info.experiment_id, run_id)
+
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = (self._artifacts / name).as_uri() if self._artifacts else None
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+
+def server_link(server: str) -> Callable[[str, str], str]:
+    """Links into the UI of an MLflow server."""
+    return lambda experiment_id, run_id: f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"

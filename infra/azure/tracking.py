@@ -1,0 +1,44 @@
+"""Experiment tracking in the platform's Azure ML workspace, through its MLflow API."""
+
+from functools import lru_cache
+from typing import Final
+
+from infra.azure.failures import azure_errors
+from infra.azure.registry import ml_client
+from infra.azure.resources import PlatformResources, platform_resources
+from infra.errors import NotProvisioned
+from infra.settings import Settings
+from infra.tracking import MlflowTracker, server_link
+
+STUDIO: Final = "https://ml.azure.com"
+
+
+def aml_tracker(settings: Settings) -> MlflowTracker:
+    """The tracker of `AHC_MLFLOW_TRACKING_URI`, else of the workspace.
+
+    The workspace's MLflow API is reached through the plugin `azureml-mlflow`, which signs in by itself
+    (DefaultAzureCredential). It was not verified against a live workspace.
+    """
+    if settings.mlflow_tracking_uri:
+        return MlflowTracker(settings.mlflow_tracking_uri, server_link(settings.mlflow_tracking_uri))
+    platform = platform_resources(settings)
+    return MlflowTracker(_tracking_uri(platform), lambda _, run_id: studio_link(platform, run_id))
+
+
+def studio_link(platform: PlatformResources, run_id: str) -> str:
+    """Where Azure ML Studio shows a run."""
+    workspace = (
+        f"/subscriptions/{platform.subscription_id}/resourceGroups/{platform.resource_group}"
+        f"/providers/Microsoft.MachineLearningServices/workspaces/{platform.workspace}"
+    )
+    return f"{STUDIO}/runs/{run_id}?wsid={workspace}"
+
+
+@lru_cache(maxsize=4)
+def _tracking_uri(platform: PlatformResources) -> str:
+    with azure_errors(f"reading the workspace {platform.workspace}"):
+        client = ml_client(platform.subscription_id, platform.resource_group, platform.workspace)
+        uri = client.workspaces.get(platform.workspace).mlflow_tracking_uri
+    if not uri:
+        raise NotProvisioned(f"The workspace {platform.workspace} has no MLflow tracking URI.")
+    return str(uri)
