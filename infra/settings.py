@@ -49,6 +49,11 @@ class Settings(BaseSettings):
         pattern=r"^[a-z][a-z0-9]{1,9}$",
         description="Leads the names of all Azure resources; `rg-PREFIX-platform` is the platform's resource group.",
     )
+    azure_machine_identity: bool = Field(
+        default=False,
+        description="Whether this is a virtual machine with a managed identity to sign in with; containers say so by "
+        "themselves.",
+    )
     workers: int = Field(default=0, ge=0, description="Processes that read images; 0 means one a core.")
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
 
