@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = Field(
         default=None, description="An MLflow server for experiments, in place of the Azure ML workspace's own."
     )
+    azure_machine_identity: bool = Field(
+        default=False,
+        description="Whether this is a virtual machine with a managed identity to sign in with; containers say so by "
+        "themselves.",
+    )
     workers: int = Field(default=0, ge=0, description="Processes that read images; 0 means one a core.")
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
 

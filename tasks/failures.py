@@ -6,14 +6,19 @@ Light on purpose (no Prefect): the command line reads it too.
 import errno
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
+from infra.azure.failures import azure_error_behind, translation
 from infra.errors import DiskFull, PlatformError, ServerUnreachable
 from model.errors import ModelError
 
 Known = ModelError | PlatformError
+AZURE: Final = "azure.core.exceptions"
+BUSY: Final = (408, 429, 500, 502, 503, 504)
+"""What a server answers that is there and can't answer now."""
 
 OUTCOMES: Final[Mapping[str, int]] = {
     "Completed": 0,
@@ -60,29 +65,47 @@ def translated() -> Iterator[None]:
     """Raise foreign errors that we know as errors of ours, the original chained."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"No space left while writing {error.filename or 'a file'}.") from error
-        raise
-    except sqlite3.OperationalError as error:
-        if "full" in str(error):
-            raise DiskFull(f"No space left for a database: {error}.") from error
+    except PlatformError:
         raise
     except Exception as error:
-        if _names(error) & {"ConnectError", "PrefectHTTPStatusError", "ReadTimeout"} and "prefect" in _origin(error):
-            raise ServerUnreachable(f"The Prefect server stopped answering: {error}.") from error
-        if "database or disk is full" in str(error) or "No space left on device" in str(error):
-            raise DiskFull(f"No space left: {error}.") from error
+        ours = _of_azure(error) or _of_prefect(error) or _of_a_full_disk(error)
+        if ours is not None:
+            raise ours from error
         raise
 
 
-def _names(error: BaseException) -> set[str]:
-    return {kind.__name__ for kind in type(error).__mro__}
+def _of_a_full_disk(error: Exception) -> PlatformError | None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"No space left while writing {error.filename or 'a file'}.")
+    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+        return DiskFull(f"No space left for a database: {error}.")
+    # Libraries wrap what the system or SQLite said.
+    if "database or disk is full" in str(error) or "No space left on device" in str(error):
+        return DiskFull(f"No space left: {error}.")
+    return None
 
 
-def _origin(error: BaseException) -> str:
-    trace, modules = error.__traceback__, []
-    while trace:
-        modules.append(trace.tb_frame.f_globals.get("__name__", ""))
-        trace = trace.tb_next
-    return " ".join(modules)
+def _of_prefect(error: Exception) -> PlatformError | None:
+    unanswered = _loaded("httpx", "TransportError")
+    refused = _loaded("prefect.exceptions", "PrefectHTTPStatusError")
+    # Clients of ours translate what they meet themselves: what comes through here is Prefect's.
+    if isinstance(error, unanswered):
+        return ServerUnreachable(f"The Prefect server stopped answering: {error}.")
+    if isinstance(error, refused) and error.response.status_code in BUSY:
+        return ServerUnreachable(f"The Prefect server answers {error.response.status_code}: {error}.")
+    return None
+
+
+def _of_azure(error: Exception) -> PlatformError | None:
+    """What an Azure SDK raised below `model`, which knows no Azure, however often it was wrapped on its way."""
+    cause = azure_error_behind(error)
+    missing = cause is not error and isinstance(cause, _loaded(AZURE, "ResourceNotFoundError"))
+    # Who wrapped "not found" in an error of its own knows better what it means.
+    if cause is None or missing:
+        return None
+    return translation(cause, "this step ran")
+
+
+def _loaded(module: str, name: str) -> Any:
+    """A type of a library that this process has loaded; no type where it has not, since nothing raised it then."""
+    return getattr(sys.modules.get(module), name, ())

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from infra.azure.clients import client_options
 from infra.azure.credentials import credential
 from infra.azure.failures import azure_errors
 from infra.environments import Environment
@@ -141,7 +142,7 @@ def _read_outputs(subscription_id: str, group: str, deployment: str) -> dict[str
 
     with (
         azure_errors(f"reading the outputs of the deployment {deployment}"),
-        ResourceManagementClient(credential(), subscription_id) as client,
+        ResourceManagementClient(credential(), subscription_id, **client_options()) as client,
     ):
         try:
             properties = client.deployments.get(group, deployment).properties

@@ -1,0 +1,25 @@
+"""What every client of Azure's control plane is made with."""
+
+from typing import Any, Final
+
+RETRIES: Final = 4
+
+
+def client_options() -> dict[str, Any]:
+    """Keyword arguments for any azure-mgmt client, Key Vault client or MLClient.
+
+    Throttling, 5xx and broken connections are retried up to 4 times within about 6 seconds, or as slowly as Retry-After
+    asks; the task's own retries come after that. Operations that run long are polled as Azure asks, else every 5 s.
+    """
+    return {
+        "retry_total": RETRIES,
+        # Each kind of failure has a limit of its own too, which is lower by default.
+        "retry_status": RETRIES,
+        "retry_connect": RETRIES,
+        "retry_read": RETRIES,
+        "retry_backoff_factor": 0.4,
+        "retry_backoff_max": 10,
+        "connection_timeout": 10,
+        "read_timeout": 60,
+        "polling_interval": 5,
+    }
