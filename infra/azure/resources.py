@@ -46,6 +46,8 @@ class PlatformResources(_Outputs):
     training_identity_id: str
     """Resource id of the user-assigned identity of training pods and jobs."""
     training_identity_client_id: str
+    unique_suffix: str = ""
+    """Makes names unique in all of Azure."""
     cluster: str = ""
     """Name of the AKS cluster."""
     compute: str = ""
@@ -68,6 +70,8 @@ class EnvironmentResources(_Outputs):
     application_insights_connection_string: str
     log_analytics_id: str
     log_analytics_customer_id: str
+    unique_suffix: str = ""
+    """Makes names unique in all of Azure, such as the DNS labels of the scoring containers."""
     endpoint_subnet_id: str = ""
     dns_zone: str = ""
     """Private DNS zone in which the record `scoring` leads to what is live."""

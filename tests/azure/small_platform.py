@@ -57,6 +57,7 @@ def _common_outputs(suffix: str) -> dict[str, str]:
     workspace = _id("Microsoft.OperationalInsights/workspaces", f"log-ahc-{suffix}")
     return {
         "location": LOCATION,
+        "uniqueSuffix": "[uniqueString(resourceGroup().id)]",
         "storageAccount": f"stahc{suffix}",
         "keyVaultUrl": f"https://kv-ahc-{suffix}.vault.azure.net/",
         "applicationInsightsConnectionString": f"[reference({insights}, '2020-02-02').ConnectionString]",
