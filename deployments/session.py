@@ -147,10 +147,12 @@ class Session:
     # --- endpoints ----------------------------------------------------------------------------------------------
 
     def _find_endpoints(self) -> None:
-        """Remember which endpoints don't run: those that do were there before, and stay."""
-        from infra.backend import endpoint
+        """Remember which endpoints of this machine don't run: those that do were there before, and stay."""
+        from infra.backend import backend_of, endpoint
 
         for name in environment_names(self._settings.environments):
+            if backend_of(name, self._settings) != "local":
+                continue
             found = endpoint(name, self._settings)
             if found.status().state == "stopped":
                 self._stopped_before.append(found)

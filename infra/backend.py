@@ -69,7 +69,7 @@ def secrets(environment: str, settings: Settings) -> SecretStore:
     Raises:
         ConfigurationError: There is no such environment, or its file is wrong.
     """
-    if _backend(environment, settings) == "azure":
+    if backend_of(environment, settings) == "azure":
         from infra.azure.secrets import KeyVaultSecrets
 
         return KeyVaultSecrets(environment, settings)
@@ -82,13 +82,14 @@ def endpoint(environment: str, settings: Settings) -> Endpoint:
     """The endpoint of the environment of this name; raises as `secrets` does."""
     described = load_environment(environment, settings.environments)
     store = secrets(environment, settings)
-    _only_local(_backend(environment, settings))
+    _only_local(backend_of(environment, settings))
     from infra.local.endpoint import LocalEndpoint
 
     return LocalEndpoint(described, settings, store)
 
 
-def _backend(environment: str, settings: Settings) -> Backend:
+def backend_of(environment: str, settings: Settings) -> Backend:
+    """Where the endpoint and the secrets of the environment of this name are; raises as `secrets` does."""
     return load_environment(environment, settings.environments).backend or settings.backend
 
 

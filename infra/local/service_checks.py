@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import httpx
 
-from infra.backend import champions, endpoint, secrets
+from infra.backend import backend_of, champions, endpoint, secrets
 from infra.environments import endpoint_key, load_environment
 from infra.errors import AccessDenied
 from infra.findings import Finding
@@ -99,6 +99,8 @@ def _check_key(name: str, settings: Settings) -> Finding:
         store.get(key)
     except AccessDenied as error:
         return Finding(name="key", ok=False, severity="blocks", detail=str(error), fix=error.next_step)
+    if backend_of(name, settings) != "local":
+        return Finding(name="key", ok=True, severity="warns", detail=f"`{key}` is readable")
     mode = stat.S_IMODE((settings.path("secrets") / key).stat().st_mode)
     private = mode & 0o077 == 0
     return Finding(
