@@ -159,8 +159,17 @@ class ExperimentTracker(Protocol):
 class FolderStore(Protocol):
     """Folders that outlive the machine on which they were made, such as trained weights and bundles."""
 
-    def publish(self, folder: Path, name: str) -> str:
-        """Keep a copy under `name`, which stands for its content; answers a URL. What is there is not copied again."""
+    def publish(self, folder: Path, name: str, *, files: Sequence[str] = ()) -> str:
+        """Keep a copy under `name`, which stands for its content; answers a URL. What is there is not copied again.
+
+        Args:
+            folder: It may hold further folders, and nobody writes into it any more.
+            name: May have slashes.
+            files: Only these of its files are needed, named from the folder; all, where none is named.
+
+        Raises:
+            ModelNotFound: The folder, or one of `files`, is not there.
+        """
         ...
 
     def fetch(self, url: str) -> Path:

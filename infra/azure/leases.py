@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS: Final = 15
 """After so long, the lease of a holder that was killed is free."""
+SLOWEST_POLL: Final = 5.0
+"""Seconds between two looks at a lease that was held for long."""
 
 
 @contextmanager
@@ -42,6 +44,7 @@ def exclusive_blob(blob: "BlobClient", *, patience: float = 600, lease_seconds: 
 def _acquire(blob: "BlobClient", deadline: float, seconds: int) -> object:
     from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
+    pause = 0.2
     while True:
         try:
             return blob.acquire_lease(seconds)
@@ -53,7 +56,8 @@ def _acquire(blob: "BlobClient", deadline: float, seconds: int) -> object:
                 raise
             if time.monotonic() > deadline:
                 raise Conflict(f"Another writer holds {blob.container_name}/{blob.blob_name}.") from error
-            time.sleep(0.2)
+            time.sleep(pause)
+            pause = min(pause * 1.2, SLOWEST_POLL)
 
 
 def _renew(lease: object, released: threading.Event, every: float) -> None:
