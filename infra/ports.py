@@ -61,6 +61,17 @@ class EndpointStatus(Frozen):
     detail: str = ""
 
 
+class DataEntry(Frozen):
+    """A data version as a catalogue lists it."""
+
+    name: str
+    version: str = Field(description="Hash over its content.")
+    manifest_uri: str
+    source_uri: str
+    images: int
+    labels: tuple[str, ...]
+
+
 class ModelRegistry(Protocol):
     """Model versions and which of them is champion of which environment."""
 
@@ -153,6 +164,14 @@ class ExperimentTracker(Protocol):
 
     def link(self, run_id: str) -> str:
         """Where a person looks at the run."""
+        ...
+
+
+class DataCatalogue(Protocol):
+    """The data versions, where people look for them."""
+
+    def register(self, entry: DataEntry) -> str:
+        """List a data version, once; answers where a person looks at it."""
         ...
 
 

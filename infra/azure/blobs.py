@@ -26,6 +26,11 @@ def account_url(account: str) -> str:
     return f"https://{account}.blob.core.windows.net"
 
 
+def data_url(account: str, container: str, path: str = "") -> str:
+    """The fsspec URL of a container or of a path in it."""
+    return f"abfs://{container}@{account}.dfs.core.windows.net/{path}".rstrip("/")
+
+
 def blob_options() -> dict[str, Any]:
     """Keyword arguments for any client of the blob service, synchronous or not.
 

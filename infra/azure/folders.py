@@ -13,8 +13,10 @@ from uuid import uuid4
 
 from infra.azure.blobs import account_url, blob_service
 from infra.azure.failures import azure_errors
+from infra.azure.resources import platform_resources
 from infra.errors import ConfigurationError, ModelNotFound, ServiceUnavailable
 from infra.folder_files import files_of
+from infra.settings import Settings
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -76,6 +78,12 @@ class BlobFolders:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return target
+
+
+def platform_folders(settings: Settings) -> BlobFolders:
+    """The folders of the platform: all its machines and pods share them."""
+    account = platform_resources(settings).storage_account
+    return BlobFolders(account, "models", settings.path("folders"), prefix="folders/")
 
 
 def _parts(url: str) -> tuple[str, str, str]:

@@ -1,12 +1,17 @@
 """One writer at a time, on any machine: a blob lease, which goes with its holder."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from infra.azure.blobs import blob_service
+from infra.azure.failures import azure_errors
+from infra.azure.resources import platform_resources
 from infra.errors import Conflict
+from infra.settings import Settings
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient
@@ -39,6 +44,22 @@ def exclusive_blob(blob: "BlobClient", *, patience: float = 600, lease_seconds: 
         released.set()
         renewal.join()
         _release(lease)
+
+
+@contextmanager
+def exclusive_name(name: str, settings: Settings) -> Iterator[None]:
+    """Hold a name alone among all machines of the platform; waits for as long as another holds it.
+
+    Work that runs for hours outlives a minute without network; whoever lost the lease in a longer one meets another
+    holder, so what is made under it has to bear that.
+    """
+    account = platform_resources(settings).storage_account
+    blob = blob_service(account).get_blob_client("models", f"locks/{name}")
+    with azure_errors(f"holding the lock {name}"):
+        stack = ExitStack()
+        stack.enter_context(exclusive_blob(blob, patience=math.inf, lease_seconds=60))
+    with stack:
+        yield
 
 
 def _acquire(blob: "BlobClient", deadline: float, seconds: int) -> object:
