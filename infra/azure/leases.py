@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS: Final = 15
 """After so long, the lease of a holder that was killed is free."""
+HOURS_LEASE_SECONDS: Final = 60
+"""Of work that runs for hours: it outlives so long without network."""
 SLOWEST_POLL: Final = 5.0
 """Seconds between two looks at a lease that was held for long."""
 
@@ -50,14 +52,14 @@ def exclusive_blob(blob: "BlobClient", *, patience: float = 600, lease_seconds: 
 def exclusive_name(name: str, settings: Settings) -> Iterator[None]:
     """Hold a name alone among all machines of the platform; waits for as long as another holds it.
 
-    Work that runs for hours outlives a minute without network; whoever lost the lease in a longer one meets another
-    holder, so what is made under it has to bear that.
+    Whoever lost the lease in a longer time without network meets another holder, so what is made under it has to bear
+    that.
     """
     account = platform_resources(settings).storage_account
     blob = blob_service(account).get_blob_client("models", f"locks/{name}")
     with azure_errors(f"holding the lock {name}"):
         stack = ExitStack()
-        stack.enter_context(exclusive_blob(blob, patience=math.inf, lease_seconds=60))
+        stack.enter_context(exclusive_blob(blob, patience=math.inf, lease_seconds=HOURS_LEASE_SECONDS))
     with stack:
         yield
 

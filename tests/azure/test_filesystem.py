@@ -1,4 +1,4 @@
-"""Data behind `abfs://` URLs: adlfs on Azurite, through the proxy of the bench (aiohttp heeds HTTPS_PROXY, SSL_CERT_FILE)."""
+"""Data behind `abfs://` URLs: adlfs on Azurite through the bench (aiohttp heeds HTTPS_PROXY and SSL_CERT_FILE)."""
 
 import multiprocessing
 import pickle
@@ -167,7 +167,7 @@ def test_several_writers_of_one_manifest_leave_it_whole(source, cloud, bench):
 
 
 def _read_in_another_process(pickled, source, answers):
-    pickle.loads(pickled)  # noqa: S301 - our own bytes
+    pickle.loads(pickled)
     answers.put(len(read_bytes(source, "cat/000.jpg")))
 
 
