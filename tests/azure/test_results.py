@@ -10,6 +10,7 @@ from infra.azure.blobs import blob_service
 from infra.azure.results import AzureResults, platform_results
 from infra.errors import AccessDenied, ServiceUnavailable
 from infra.local.prefect_env import AZURE_RESULTS, prefect_environment
+from tests.azure.bench import azure_settings
 from tests.azure.pods import run_in_pod
 
 pytestmark = pytest.mark.azure
@@ -55,6 +56,13 @@ def test_a_rerun_in_another_pod_repeats_only_what_failed(pod, log, tmp_path):
     again = pod("rerun", failed["run"])
     assert (again["state"], again["value"], again["run"]) == ("Completed", 90, failed["run"])
     assert log.read_text().split() == ["keyed", "once", "last", "last"]
+
+
+def test_a_run_before_anything_is_provisioned_keeps_its_results_on_this_machine(prefect_server, bench, log, tmp_path):
+    settings = azure_settings(tmp_path / "first")
+    arguments = ("tests.azure.kept_flow", "run", 1, log, tmp_path / "sound")
+    assert run_in_pod(settings, prefect_server.prefect_api_url, *arguments)["state"] == "Completed"
+    assert list((settings.home / "results").glob("keyed-*"))
 
 
 def test_the_server_learns_once_where_results_are(prefect_server, cloud):
