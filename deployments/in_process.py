@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from deployments.catalogue import load_flow
 from deployments.connection import require_server
-from infra.errors import ServerUnreachable
+from deployments.result_storage import ensure_result_storage
+from infra.errors import NotProvisioned, ServerUnreachable
 from infra.local.prefect_env import use_prefect
 from infra.settings import Settings
 from tasks.failures import exit_code
@@ -34,8 +35,19 @@ def connect(settings: Settings) -> str | None:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         }
         use_prefect_again()
+        _keep_results(settings)
         return f"{error} This run is recorded under {settings.home} and shows in the UI of the next `ahc up`."
+    _keep_results(settings)
     return None
+
+
+def _keep_results(settings: Settings) -> None:
+    try:
+        ensure_result_storage(settings)
+    except NotProvisioned:
+        # The run that provisions a platform comes before its storage: its results stay on this machine.
+        os.environ.pop("PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK", None)
+        use_prefect_again()
 
 
 def use_prefect_again() -> None:
