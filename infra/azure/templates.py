@@ -177,5 +177,8 @@ def _contradictions(given: Mapping[str, Any], said: Mapping[str, Any]) -> Iterat
         yield "the environment's file has `azure.private`, which is for container instances, and app-service"
     if values.get("budgetAmount") and not values.get("budgetStart"):
         yield "`budgetStart` is missing: the first day of this month, as YYYY-MM-01"
-    if values.get("buildAgent") and not values.get("buildAgentSshKey"):
-        yield "`buildAgentSshKey` is missing: the public key of the build agent's administrator"
+    if values.get("buildAgent"):
+        if not values.get("buildAgentSshKey"):
+            yield "`buildAgentSshKey` is missing: the public key of the build agent's administrator"
+        if not values.get("natGateway"):
+            yield "`buildAgent` needs `natGateway`: without one it reaches no build service"

@@ -100,7 +100,7 @@ def test_every_type_that_the_templates_can_make_is_metered_or_known_to_be_free(s
 def test_private_endpoints_are_counted_one_by_one(settings):
     found = platform(settings, privateEndpoints=True)
     endpoints = [line for line in found.lines if line.resource.startswith("pe-")]
-    assert len(endpoints) == 6
+    assert len(endpoints) == 7
     assert priced(found, "crahc").sku == "Premium"
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.azure
 
 CONFIG = TEMPLATES / "checkov.yaml"
 ENVIRONMENTS = environment_names(PROJECT / "deployments" / "environments")
-AGENT = {"buildAgent": True, "buildAgentSshKey": "ssh-ed25519 AAAA agent"}
+AGENT = {"buildAgent": True, "natGateway": True, "buildAgentSshKey": "ssh-ed25519 AAAA agent"}
 PRIVATE = {"privateEndpoints": True, "allowedAddresses": ["203.0.113.0/24"]}
 OPEN = "closed to identities"
 """Begins the first group of exceptions: those that the private parameters make unnecessary."""

@@ -46,6 +46,7 @@ EVERYTHING = {
     "budgetAmount": 500,
     "budgetStart": "2026-11-01",
     "buildAgent": True,
+    "natGateway": True,
     "buildAgentSshKey": "ssh-ed25519 AAAA agent",
     "operatorsGroupId": GROUP,
     "alertEmails": ["on-call@example.com"],
@@ -353,7 +354,8 @@ def test_an_environment_of_ones_own_takes_a_parameter_file_of_ones_own(settings,
         ("test", {"privateEndpoints": True}, "`privateEndpoints` needs `azure.private: true`"),
         ("test", {"allowedAddresses": ["203.0.113.7"]}, "`allowedAddresses` needs `azure.private: true`"),
         ("platform", {"budgetAmount": 100}, "`budgetStart` is missing"),
-        ("platform", {"buildAgent": True}, "`buildAgentSshKey` is missing"),
+        ("platform", {"buildAgent": True, "natGateway": True}, "`buildAgentSshKey` is missing"),
+        ("platform", {"buildAgent": True, "buildAgentSshKey": "ssh-ed25519 A"}, "`buildAgent` needs `natGateway`"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_file(settings, target, values, told):
