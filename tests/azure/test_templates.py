@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -120,6 +121,38 @@ def test_with_every_part_only_types_that_are_not_packed_stay_unchecked(checker, 
     assert {(item["level"], item["code"]) for item in found} == {("warn", "UNKNOWN_TYPE")}
     named = {re.search(r"(Microsoft\.\w+/\w+)[/\w]* *(is not in|$)", item["message"])[1] for item in found}
     assert {kind if kind in UNCOVERED else kind.partition("/")[0] for kind in named} == UNCOVERED
+
+
+def test_with_every_part_all_of_it_fits_the_types_that_microsoft_publishes(checker, settings):
+    published = os.environ.get("AHC_BICEP_TYPES")
+    if published is None:
+        pytest.skip(
+            "needs types that the bench lacks: git clone --depth 1 https://github.com/Azure/bicep-types-az, then "
+            "AHC_BICEP_TYPES=bicep-types-az pytest tests/azure/test_templates.py"
+        )
+    change(settings.azure_parameters / "platform.json", **EVERYTHING)
+    composed = compose(PLATFORM, settings)
+    assert published_types_find(composed, published) == []
+    for name, wrong in (("budget", "amount"), ("database", "version"), ("build-agent", "hardwareProfile")):
+        (template,) = (
+            item["properties"]["template"] for item in composed.template["resources"] if item["name"] == name
+        )
+        resource = next(item for item in template["resources"] if wrong in item["properties"])
+        resource["properties"][wrong] = [True]
+    assert {item["code"] for item in published_types_find(composed, published)} == {"INVALID_TYPE"}
+
+
+def published_types_find(composed, folder):
+    """What the bench's check finds, strictly, where it has all types of a checkout of bicep-types-az."""
+    sys.path.insert(0, str(benches.BENCH))
+    from azure_bench import armtemplate, template_check
+
+    check = template_check.Checker()
+    for path in Path(folder).glob("generated/*/*/*/types.json"):
+        check.index.files.setdefault((path.parts[-3], path.parts[-2]), []).append(path)
+    scope = armtemplate.Scope(benches.SUBSCRIPTION, "rg-ahc-platform")
+    check.check(composed.template, composed.parameters, scope)
+    return [item for item in check.problems if item["level"] == "error"]
 
 
 @pytest.mark.parametrize(
@@ -257,6 +290,9 @@ def test_every_resource_that_has_a_location_has_the_tags(settings, tmp_path, tar
 def test_roles_are_least(settings, tmp_path, target):
     plan = [item for item in everything(target, settings, tmp_path) if item.type.endswith("/roleAssignments")]
     names = {value: name for name, value in json.loads(module("roles"))["variables"]["roles"].items()}
+    mains = "".join((TEMPLATES / f"{main}.json").read_text() for main in ("platform", "environment"))
+    assert all(f'"{name}"' in mains for name in names.values()), "a role that nobody gets"
+    names["c6a89b2d-59bc-44d0-9896-0f6e12d7b80a"] = "Storage Queue Data Message Sender"  # of the event topic itself
     given = [
         (names[re.search(r"[0-9a-f-]{36}", item.body["properties"]["roleDefinitionId"])[0]], item) for item in plan
     ]
