@@ -22,10 +22,11 @@ LIVE = "live"
 def forget_clients() -> None:
     """Clients keep what an earlier cloud told them."""
     from infra.azure.blobs import blob_service
+    from infra.azure.clients import resource_client
     from infra.azure.registry import ml_client
     from infra.azure.secrets import secret_client
 
-    for cached in (credential, blob_service, ml_client, secret_client):
+    for cached in (credential, blob_service, ml_client, resource_client, secret_client):
         cached.cache_clear()
     forget_resources()
 
