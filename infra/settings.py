@@ -49,6 +49,10 @@ class Settings(BaseSettings):
         pattern=r"^[a-z][a-z0-9]{1,9}$",
         description="Leads the names of all Azure resources; `rg-PREFIX-platform` is the platform's resource group.",
     )
+    azure_parameters: Path = Field(
+        default=PROJECT / "infra" / "arm" / "parameters",
+        description="Folder of the ARM parameter files, one for the platform and one for each environment.",
+    )
     mlflow_tracking_uri: str | None = Field(
         default=None, description="An MLflow server for experiments, in place of the Azure ML workspace's own."
     )

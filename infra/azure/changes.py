@@ -51,7 +51,7 @@ class ResourceChange(Frozen):
 
     @property
     def name(self) -> str:
-        return self.resource_id.rpartition("/")[2]
+        return self.resource_id.rpartition("/")[2] if self.resource_id.startswith("/") else self.resource_id
 
 
 class Plan(Frozen):
@@ -79,9 +79,11 @@ class Plan(Frozen):
 
 
 def resource_type(resource_id: str) -> str:
-    """The type of a resource, from its id."""
-    _, _, tail = resource_id.rpartition("/providers/")
-    if not tail or "/providers/" not in resource_id:
+    """The type of a resource, from its id; `unknown` where that is an expression that only a deployment computes."""
+    if not resource_id.startswith("/"):
+        return "unknown"
+    _, found, tail = resource_id.rpartition("/providers/")
+    if not found:
         return "Microsoft.Resources/resourceGroups"
     namespace, *rest = tail.split("/")
     return "/".join([namespace, *rest[::2]])

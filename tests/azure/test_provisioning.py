@@ -111,9 +111,10 @@ def test_a_deleted_resource_is_to_be_created_again_and_one_beside_the_template_i
 
 
 def test_a_template_that_azure_refuses_is_told_by_its_own_words(settings):
-    wrong = changed(one_identity(), lambda _: {"dependsOn": ["nothing-of-this-name"]})
-    deploy(settings, template=one_identity())
-    with pytest.raises(ProvisioningFailed, match="nothing-of-this-name"):
+    right = one_identity()
+    wrong = right.model_copy(update={"template": {**right.template, "parameters": {"size": {"type": "string"}}}})
+    deploy(settings, template=right)
+    with pytest.raises(ProvisioningFailed, match="Azure refused while foreseeing .*InvalidTemplate.*size"):
         plan(PLATFORM, wrong, settings)
 
 
