@@ -24,9 +24,10 @@ def forget_clients() -> None:
     from infra.azure.blobs import blob_service
     from infra.azure.clients import resource_client
     from infra.azure.registry import ml_client
+    from infra.azure.removal import authorization_client
     from infra.azure.secrets import secret_client
 
-    for cached in (credential, blob_service, ml_client, resource_client, secret_client):
+    for cached in (authorization_client, credential, blob_service, ml_client, resource_client, secret_client):
         cached.cache_clear()
     forget_resources()
 

@@ -114,7 +114,7 @@ def test_a_template_that_azure_refuses_is_told_by_its_own_words(settings):
     right = one_identity()
     wrong = right.model_copy(update={"template": {**right.template, "parameters": {"size": {"type": "string"}}}})
     deploy(settings, template=right)
-    with pytest.raises(ProvisioningFailed, match="Azure refused while foreseeing .*InvalidTemplate.*size"):
+    with pytest.raises(ProvisioningFailed, match=r"Azure refused while foreseeing .*InvalidTemplate.*size"):
         plan(PLATFORM, wrong, settings)
 
 
