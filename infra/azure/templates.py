@@ -52,6 +52,8 @@ class Composed(Frozen):
     parameters: dict[str, Any]
     """As ARM takes them: {"name": {"value": ...}}."""
     location: str
+    container: tuple[float, float] | None = None
+    """Cores and memory (GB) of the scoring container that releases add; None where there is none."""
 
 
 def compose(name: str, settings: Settings, folder: Path = PARAMETERS) -> Composed:
@@ -66,17 +68,26 @@ def compose(name: str, settings: Settings, folder: Path = PARAMETERS) -> Compose
         ConfigurationError: There is no such environment, or the parameter file is missing or wrong; all that is wrong
             is named with file and key.
     """
+    container = None
     if name == PLATFORM:
         main, said = "platform.json", {"prefix": settings.azure_prefix}
     else:
-        main, said = "environment.json", _said_by(load_environment(name, settings.environments), settings)
+        environment = load_environment(name, settings.environments)
+        main, said = "environment.json", _said_by(environment, settings)
+        if environment.azure.endpoint == "container-instances":
+            container = (environment.azure.cpu, environment.azure.memory_gb)
     template = _inlined(_json(TEMPLATES / main))
     path = folder / f"{name}.json"
     given = _given(path)
     values = {key: {"value": value} for key, value in said.items()}
     if problems := [*_problems(given, template["parameters"]), *_contradictions(given, said)]:
         raise ConfigurationError(f"{path}: {'; '.join(problems)}.")
-    return Composed(template=template, parameters={**given, **values}, location=given["location"]["value"])
+    return Composed(
+        template=template,
+        parameters={**given, **values},
+        location=given["location"]["value"],
+        container=container,
+    )
 
 
 def _said_by(environment: Environment, settings: Settings) -> dict[str, Any]:
@@ -158,12 +169,13 @@ def _wrong_value(name: str, value: Any, declaration: Mapping[str, Any]) -> Itera
 def _contradictions(given: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[str]:
     """Values that are right by themselves, and wrong together."""
     values = {**{name: item.get("value") for name, item in given.items() if isinstance(item, dict)}, **said}
-    if "environment" in said and values.get("privateEndpoints") and not values["private"]:
-        yield "`privateEndpoints` needs `azure.private: true` in the environment's file: a container with a public address is outside of the network"
-    if "environment" in said and values.get("allowedAddresses") and not values["private"]:
-        yield "`allowedAddresses` needs `azure.private: true` in the environment's file: a container with a public address has none that is known before"
-    if values["private"] and values["endpoint"] == "app-service" if "environment" in said else False:
-        yield "`azure.private` is for container instances only: the environment's file says app-service"
+    if "environment" in said and not values["private"]:
+        # A container with a public address is outside of the network, at an address that isn't known before.
+        for name in ("privateEndpoints", "allowedAddresses"):
+            if values.get(name):
+                yield f"`{name}` needs `azure.private: true` in the environment's file"
+    if values.get("private") and values["endpoint"] == "app-service":
+        yield "the environment's file has `azure.private`, which is for container instances, and app-service"
     if values.get("budgetAmount") and not values.get("budgetStart"):
         yield "`budgetStart` is missing: the first day of this month, as YYYY-MM-01"
     if values.get("buildAgent") and not values.get("buildAgentSshKey"):
