@@ -7,7 +7,7 @@ deployed now, and what-if finds nothing to change, nothing is deployed.
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from infra.azure.changes import Plan, read_changes
@@ -23,6 +23,10 @@ from infra.settings import Settings
 
 DIGEST: Final = "templateDigest"
 POLL_SECONDS: Final = 5.0
+VAULTS: Final = "Microsoft.KeyVault/vaults"
+VAULT_API: Final = "2023-07-01"
+RECOVER: Final = "recoverVault"
+"""Parameter of both templates: the vault is not made but brought back."""
 OF_A_SUBSCRIPTION: Final = "https://schema.management.azure.com/schemas/2018-05-01/subscriptionDeploymentTemplate.json#"
 
 
@@ -105,18 +109,21 @@ def provision(
         ran = follow(target, told, expected=0, poll_seconds=poll_seconds)
     planned = plan(name, composed, settings)
     if planned.effects or not _is_deployed(target, composed):
-        _start(target, composed)
+        _start(target, composed, recover=_deleted_vault(target, planned))
         ran = follow(target, told, expected=_expected(planned), poll_seconds=poll_seconds)
     forget_resources()
     return Provisioned(name=name, plan=planned, operations=ran)
 
 
-def _start(target: Target, composed: Composed) -> None:
+def _start(target: Target, composed: Composed, *, recover: bool = False) -> None:
     client = resource_client(target.subscription_id)
     if not group_exists(target):
         with azure_errors(f"creating the resource group {target.group}"):
             client.resource_groups.create_or_update(target.group, {"location": composed.location})
-    body = {"properties": _properties(composed)}
+    properties = _properties(composed)
+    if recover:
+        properties["parameters"] = {**composed.parameters, RECOVER: {"value": True}}
+    body = {"properties": properties}
     with _refusals(f"validating {target.deployment}"):
         client.deployments.begin_validate(target.group, target.deployment, body).result()
     try:
@@ -126,6 +133,23 @@ def _start(target: Target, composed: Composed) -> None:
         # Somebody was quicker, or the connection broke after Azure had taken it: the one that runs is followed.
         if not is_running(target):
             raise
+
+
+def _deleted_vault(target: Target, planned: Plan) -> bool:
+    """Whether a Key Vault that is to be created is among those that were deleted and whose names are taken still.
+
+    Protection against purging keeps them for their retention; they come back with the secrets that they held.
+    """
+    from azure.core.exceptions import ResourceNotFoundError
+
+    resources = resource_client(target.subscription_id).resources
+    deleted = f"/subscriptions/{target.subscription_id}/providers/Microsoft.KeyVault/locations/{planned.location}"
+    for vault in planned.of("Create"):
+        if vault.type == VAULTS:
+            with azure_errors(f"looking for a deleted vault {vault.name}"), suppress(ResourceNotFoundError):
+                resources.get_by_id(f"{deleted}/deletedVaults/{vault.name}", VAULT_API)
+                return True
+    return False
 
 
 def _expected(planned: Plan) -> int:

@@ -7,7 +7,7 @@ from infra.azure.clients import client_options, resource_client
 from infra.azure.credentials import credential
 from infra.azure.deployments import Target
 from infra.azure.failures import azure_errors
-from infra.azure.provisioning import group_exists, target_of
+from infra.azure.provisioning import VAULTS, group_exists, target_of
 from infra.azure.resources import PLATFORM, forget_resources, resource_group, subscription
 from infra.environments import environment_names
 from infra.errors import ConfigurationError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 IDENTITIES: Final = "Microsoft.ManagedIdentity/userAssignedIdentities"
 IDENTITY_API: Final = "2023-01-31"
-VAULTS: Final = "Microsoft.KeyVault/vaults"
 
 
 class Removed(Frozen):

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from infra.azure.clients import resource_client
-from infra.azure.deployments import Operation
+from infra.azure.deployments import Operation, state_of
 from infra.azure.provisioning import plan, provision, target_of
 from infra.azure.resources import PLATFORM, platform_resources
 from infra.errors import (
@@ -179,6 +179,24 @@ def test_a_failed_operation_inside_a_nested_deployment_is_named_by_its_innermost
         deploy(settings, "test", outer)
     # What was made stays, and the next provision goes on.
     assert deploy(settings, "test", outer).changed
+
+
+def test_a_vault_that_was_deleted_and_is_kept_is_brought_back_instead_of_made(bench, settings):
+    """The bench keeps no deleted vaults: the answer of Azure's documentation stands for one."""
+    template = composed("test")
+    parameters = {"recoverVault": {"type": "bool", "defaultValue": False}}
+    mode = "[if(parameters('recoverVault'), 'recover', 'default')]"
+    template = changed(
+        template.model_copy(update={"template": {**template.template, "parameters": parameters}}),
+        lambda item: {"properties": {**item["properties"], "createMode": mode}} if "vaults" in item["type"] else {},
+    )
+    bench.fault(path="deletedVaults/kv-ahc-test$", status=200, body={"name": "kv-ahc-test"})
+    deploy(settings, "test", template)
+    asked = [call["url"] for call in bench.calls(method="GET", url="deletedVaults")]
+    assert len(asked) == 1
+    state = state_of(target_of("test", settings))
+    assert state.parameters["recoverVault"]["value"] is True
+    assert not deploy(settings, "test", template).changed
 
 
 # --- faults -------------------------------------------------------------------------------------------------------
