@@ -19,6 +19,7 @@ NOISE: Final = (
     (r"containerGroups$", r"\.instanceView\b", "state"),
     (r"", r"(^|\.)(provisioningState|etag|createdTime|changedTime|lastModified\w*|systemData)$", "read-only"),
     (r"Insights/components$", r"\.(Flow_Type|Request_Source|Ver)$", "filled in by the service"),
+    (r"KeyVault/vaults$", r"\.createMode$", "not kept"),
     (r"userAssignedIdentities$", r"\.(clientId|principalId|tenantId)$", "read-only"),
 )
 """Resource type, property and why what-if reports it although a deployment changes nothing."""
