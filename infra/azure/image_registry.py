@@ -48,9 +48,7 @@ class ImageRegistry:
 
     def __init__(self, server: str) -> None:
         self._server = server
-        self._client = httpx.Client(
-            base_url=f"https://{server}", timeout=SECONDS, transport=httpx.HTTPTransport(retries=2)
-        )
+        self._client = httpx.Client(base_url=f"https://{server}", timeout=SECONDS)
         self._refresh = ""
 
     def __enter__(self) -> Self:
@@ -71,9 +69,8 @@ class ImageRegistry:
         found: list[Manifest] = []
         last = ""
         while True:
-            answer = self._ask(
-                "GET", f"/acr/v1/{repository}/_manifests", repository, "metadata_read", params={"n": PAGE, "last": last}
-            )
+            page = {"n": str(PAGE), **({"last": last} if last else {})}
+            answer = self._ask("GET", f"/acr/v1/{repository}/_manifests", repository, "metadata_read", params=page)
             rows = answer.json().get("manifests") or [] if answer.is_success else []
             found += [_manifest(repository, row) for row in rows]
             if len(rows) < PAGE:
@@ -138,5 +135,5 @@ def _manifest(repository: str, row: dict[str, Any]) -> Manifest:
         repository=repository,
         digest=row["digest"],
         tags=tuple(row.get("tags") or ()),
-        updated=datetime.fromisoformat(row["lastUpdateTime"].replace("Z", "+00:00")),
+        updated=datetime.fromisoformat(row["lastUpdateTime"]),
     )

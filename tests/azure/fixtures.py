@@ -26,8 +26,18 @@ def forget_clients() -> None:
     from infra.azure.registry import ml_client
     from infra.azure.removal import authorization_client
     from infra.azure.secrets import secret_client
+    from infra.azure.sweeping import instances_client, web_client
 
-    for cached in (authorization_client, credential, blob_service, ml_client, resource_client, secret_client):
+    for cached in (
+        authorization_client,
+        credential,
+        blob_service,
+        ml_client,
+        resource_client,
+        secret_client,
+        instances_client,
+        web_client,
+    ):
         cached.cache_clear()
     forget_resources()
 
