@@ -23,6 +23,7 @@ def forget_clients() -> None:
     """Clients keep what an earlier cloud told them."""
     from infra.azure.blobs import blob_service
     from infra.azure.clients import resource_client
+    from infra.azure.quotas import compute_client
     from infra.azure.registry import ml_client
     from infra.azure.removal import authorization_client
     from infra.azure.secrets import secret_client
@@ -30,6 +31,7 @@ def forget_clients() -> None:
 
     for cached in (
         authorization_client,
+        compute_client,
         credential,
         blob_service,
         ml_client,
