@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     azure_parameters: Path = Field(
         default=PROJECT / "infra" / "arm" / "parameters",
-        description="Folder of the ARM parameter files, one for the platform and one for each environment.",
+        description="Folder of the ARM parameter files: `platform.json`, and one for each environment on Azure.",
     )
     mlflow_tracking_uri: str | None = Field(
         default=None, description="An MLflow server for experiments, in place of the Azure ML workspace's own."

@@ -120,8 +120,11 @@ def estimate(composed: Composed, prices: Path = PRICES) -> CostEstimate:
 def _table(path: Path) -> PriceTable:
     try:
         return PriceTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigurationError(f"{path} is no price table: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"`{'.'.join(map(str, item['loc']))}`: {item['msg']}" for item in error.errors())
+        raise ConfigurationError(f"{path}: {wrong}") from error
 
 
 def _elsewhere(composed: Composed, table: PriceTable) -> str:

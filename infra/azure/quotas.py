@@ -29,7 +29,7 @@ def gpu_cores(platform: PlatformResources, settings: Settings) -> Finding:
         PlatformError: Azure does not tell.
     """
     name = f"{PLATFORM}-gpu-quota"
-    composed = compose(PLATFORM, settings, settings.azure_parameters)
+    composed = compose(PLATFORM, settings)
     values = {key: item.get("defaultValue") for key, item in composed.template["parameters"].items()}
     values |= {key: item.get("value") for key, item in composed.parameters.items()}
     size, machines = str(values["gpuVmSize"]), int(values["gpuNodesMax"])

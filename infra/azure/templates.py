@@ -1,7 +1,7 @@
 """What is deployed: a main template with its modules inlined, and its parameters.
 
-The templates are in `infra/arm/`. A parameter's value comes from `infra/arm/parameters/NAME.json`, or, where it is said
-somewhere else already, from settings and the environment's file; the template's own default is the last resort.
+The templates are in `infra/arm/`. A parameter's value comes from `NAME.json` in `AHC_AZURE_PARAMETERS`, or, where it is
+said somewhere else already, from settings and the environment's file; the template's own default is the last resort.
 """
 
 import json
@@ -16,7 +16,6 @@ from infra.ports import Frozen
 from infra.settings import PROJECT, Settings
 
 TEMPLATES: Final = PROJECT / "infra" / "arm"
-PARAMETERS: Final = TEMPLATES / "parameters"
 DEPLOYMENT: Final = "Microsoft.Resources/deployments"
 SAID_ELSEWHERE: Final = {
     "prefix": "AHC_AZURE_PREFIX",
@@ -56,13 +55,12 @@ class Composed(Frozen):
     """Cores and memory (GB) of the scoring container that releases add; None where there is none."""
 
 
-def compose(name: str, settings: Settings, folder: Path = PARAMETERS) -> Composed:
+def compose(name: str, settings: Settings) -> Composed:
     """The deployment of `platform`, or of the environment of this name.
 
     Args:
         name: `platform` or an environment's name.
-        settings: Say prefix, subscription and environment files.
-        folder: Holds `NAME.json`, an ARM parameter file.
+        settings: Say prefix, subscription, environment files and parameter files.
 
     Raises:
         ConfigurationError: There is no such environment, or the parameter file is missing or wrong; all that is wrong
@@ -77,7 +75,7 @@ def compose(name: str, settings: Settings, folder: Path = PARAMETERS) -> Compose
         if environment.azure.endpoint == "container-instances":
             container = (environment.azure.cpu, environment.azure.memory_gb)
     template = _inlined(_json(TEMPLATES / main))
-    path = folder / f"{name}.json"
+    path = settings.azure_parameters / f"{name}.json"
     given = _given(path)
     values = {key: {"value": value} for key, value in said.items()}
     if problems := [*_problems(given, template["parameters"]), *_contradictions(given, said)]:
@@ -127,9 +125,10 @@ def _given(path: Path) -> dict[str, Any]:
     try:
         content = _json(path)
     except FileNotFoundError as error:
+        shipped = "platform" if path.stem == PLATFORM else "test"
         raise ConfigurationError(
             f"{path} is missing, so `{path.stem}` has no parameters.",
-            next_step=f"Copy {PARAMETERS / 'test.json'} to {path}, and adapt it.",
+            next_step=f"Copy infra/arm/parameters/{shipped}.json to {path}, and adapt it.",
         ) from error
     except ValueError as error:
         raise ConfigurationError(f"{path}: not valid JSON: {error}") from error
@@ -178,5 +177,8 @@ def _contradictions(given: Mapping[str, Any], said: Mapping[str, Any]) -> Iterat
         yield "the environment's file has `azure.private`, which is for container instances, and app-service"
     if values.get("budgetAmount") and not values.get("budgetStart"):
         yield "`budgetStart` is missing: the first day of this month, as YYYY-MM-01"
-    if values.get("buildAgent") and not values.get("buildAgentSshKey"):
-        yield "`buildAgentSshKey` is missing: the public key of the build agent's administrator"
+    if values.get("buildAgent"):
+        if not values.get("buildAgentSshKey"):
+            yield "`buildAgentSshKey` is missing: the public key of the build agent's administrator"
+        if not values.get("natGateway"):
+            yield "`buildAgent` needs `natGateway`: without one it reaches no build service"
