@@ -16,6 +16,7 @@ from tasks.infrastructure import (
     provision_infrastructure,
     remove_infrastructure,
     sweep_orphans,
+    targets,
 )
 from tasks.pipeline import completed_as, pipeline
 
@@ -39,7 +40,7 @@ def infrastructure(
         apply: For `sweep`: delete what it lists.
     """
     if mode == "check":
-        return check_infrastructure(None if environment is None else (environment,))
+        return check_infrastructure(targets(environment))
     if mode == "plan":
         return [plan_infrastructure(name) for name in parts(environment)]
     if mode == "provision":

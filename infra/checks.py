@@ -10,28 +10,46 @@ from infra.settings import Settings
 
 
 def check_infrastructure(settings: Settings, environments: Sequence[str] | None = None) -> list[Finding]:
-    """This machine; then the platform and these environments, as far as they are on Azure. Never raises.
+    """This machine; then the platform and these environments, as far as they are on Azure.
 
     Args:
         settings: Of this process.
         environments: Names of release targets; all of them where none are given.
+
+    Raises:
+        ConfigurationError: One of the given names is none of an environment.
     """
-    findings = check_machine(settings)
-    if settings.backend == "azure":
-        from infra.azure.checks import check_platform
+    names = _described(settings) if environments is None else environments
+    return [*check_machine(settings), *check_azure(settings, names, required=environments is not None)]
 
-        findings += check_platform(settings)
-    try:
-        names = environment_names(settings.environments) if environments is None else environments
-        on_azure = [name for name in names if _is_on_azure(name, settings)]
-    except ConfigurationError:  # check_machine has a finding about the files
+
+def check_azure(settings: Settings, environments: Sequence[str], *, required: bool = True) -> list[Finding]:
+    """The platform on Azure and those of these environments that are there; nothing where all is on this machine.
+
+    Args:
+        settings: Of this process.
+        environments: Names of release targets.
+        required: Whether one that is not provisioned blocks.
+
+    Raises:
+        ConfigurationError: One of the names is none of an environment.
+    """
+    on_azure = [name for name in environments if _is_on_azure(name, settings)]
+    if settings.backend == "local" and not on_azure:
+        return []
+    from infra.azure.checks import check_environment, check_platform
+
+    findings = check_platform(settings)
+    if any(finding.name == "azure-sign-in" and not finding.ok for finding in findings):
         return findings
-    if on_azure and not any(finding.name == "azure-sign-in" and not finding.ok for finding in findings):
-        from infra.azure.checks import check_environment
+    return [*findings, *(item for name in on_azure for item in check_environment(name, settings, required=required))]
 
-        for name in on_azure:
-            findings += check_environment(name, settings)
-    return findings
+
+def _described(settings: Settings) -> Sequence[str]:
+    try:
+        return environment_names(settings.environments)
+    except ConfigurationError:  # check_machine has a finding about the files
+        return ()
 
 
 def _is_on_azure(name: str, settings: Settings) -> bool:

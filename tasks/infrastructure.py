@@ -87,6 +87,13 @@ def check_infrastructure(environments: Sequence[str] | None = None) -> Infrastru
     return Infrastructure(warnings=tuple(f"{finding.name}: {finding.detail}" for finding in bad))
 
 
+def targets(environment: str | None) -> tuple[str, ...] | None:
+    """The release targets to check: none for the platform alone, all of them (None) where nothing is named."""
+    if environment is None:
+        return None
+    return () if environment == PLATFORM else (environment,)
+
+
 def parts(environment: str | None) -> tuple[str, ...]:
     """What a run is about: the named part, else the platform and every environment on Azure that has been provisioned.
 

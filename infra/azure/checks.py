@@ -59,20 +59,23 @@ def check_platform(settings: Settings) -> list[Finding]:
     return [signed_in, there, *_resources(PLATFORM, platform, _of_platform(platform)), *_all(checks)]
 
 
-def check_environment(name: str, settings: Settings) -> list[Finding]:
-    """The resources of one environment, this identity's access to them, secrets, image and quota. Never raises.
+def check_environment(name: str, settings: Settings, *, required: bool = True) -> list[Finding]:
+    """The resources of one environment, this identity's access to them, secrets, image and quota. Some seconds.
+
+    Args:
+        name: Of the environment.
+        settings: Of this process.
+        required: Whether it blocks that the environment is not provisioned.
 
     Raises:
         ConfigurationError: There is no such environment, or its file is wrong.
     """
     described = load_environment(name, settings.environments)
-    if not (signed_in := _sign_in()).ok:
-        return [signed_in]
     forget_resources()
     try:
         found = environment_resources(described, settings)
     except PlatformError as error:
-        return [_told(f"{name}-deployment", error, "blocks")]
+        return [_told(f"{name}-deployment", error, "blocks" if required else "warns")]
     there = Finding(
         name=f"{name}-deployment", ok=True, severity="blocks", detail=f"{found.resource_group} in {found.location}"
     )

@@ -11,6 +11,7 @@ from infra.environments import endpoint_key, load_environment
 from infra.errors import AccessDenied
 from infra.findings import Finding
 from infra.local.prefect_env import WORK_POOL
+from infra.local.secrets import FileSecrets
 from infra.ports import EndpointStatus, RegisteredModel
 from infra.settings import Settings
 
@@ -99,6 +100,8 @@ def _check_key(name: str, settings: Settings) -> Finding:
         store.get(key)
     except AccessDenied as error:
         return Finding(name="key", ok=False, severity="blocks", detail=str(error), fix=error.next_step)
+    if not isinstance(store, FileSecrets):
+        return Finding(name="key", ok=True, severity="warns", detail=f"`{key}` is readable")
     mode = stat.S_IMODE((settings.path("secrets") / key).stat().st_mode)
     private = mode & 0o077 == 0
     return Finding(
