@@ -1,11 +1,15 @@
 """Plan and provision against the bench, faults included."""
 
+import os
+import subprocess
+import sys
+import time
 from itertools import pairwise
 
 import pytest
 
 from infra.azure.clients import resource_client
-from infra.azure.deployments import Operation, state_of
+from infra.azure.deployments import Operation, is_running, state_of
 from infra.azure.provisioning import plan, provision, target_of
 from infra.azure.resources import PLATFORM, platform_resources
 from infra.errors import (
@@ -16,7 +20,7 @@ from infra.errors import (
     QuotaExceeded,
     ServiceUnavailable,
 )
-from infra.settings import Settings
+from infra.settings import PROJECT, Settings
 from tests.azure.bench import SUBSCRIPTION, azure_settings
 from tests.azure.small_platform import LOCATION, composed
 
@@ -282,16 +286,34 @@ def test_an_expired_token_is_told_as_such(bench, settings):
         deploy(settings)
 
 
-def test_a_running_deployment_of_the_same_name_is_followed_and_not_started_again(bench, settings):
-    """As after a kill: the deployment goes on without the process that started it."""
-    template = composed(PLATFORM)
-    begin(settings, template)
-    starts = deployments_started(bench)
+PROVISION = """
+from pathlib import Path
+from infra.azure.provisioning import provision
+from tests.azure.bench import azure_settings
+from tests.azure.small_platform import composed
+
+provision("platform", composed("platform"), azure_settings(Path(".")), told=lambda *_: None, poll_seconds=0.01)
+"""
+
+
+def test_a_provision_that_was_killed_is_followed_by_the_next_and_not_started_again(bench, settings, tmp_path):
+    bench.settings(lro_polls=200)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    process = subprocess.Popen([sys.executable, "-c", PROVISION], cwd=tmp_path, env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not (started := deployments_started(bench)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+        bench.settings(lro_polls=2)
+    assert started == 1
+    assert is_running(target_of(PLATFORM, settings))
     told = Listener()
-    done = deploy(settings, told=told)
-    assert done.changed
-    assert deployments_started(bench) == starts
-    assert len(told.heard) == len(template.template["resources"])
+    assert deploy(settings, told=told).changed
+    assert deployments_started(bench) == 1
+    assert len(told.heard) == len(composed(PLATFORM).template["resources"])
 
 
 def test_a_conflict_with_a_deployment_that_runs_ends_in_following_it(bench, settings):

@@ -1,5 +1,7 @@
 """The infrastructure flow against the bench, recorded by a real Prefect server."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,6 +52,14 @@ def events(name: str) -> list[Any]:
         return list(answer.json()["events"])
 
 
+def read_until(read: Callable[[], list[Any]]) -> list[Any]:
+    """Events reach the server a moment after they were emitted."""
+    deadline = time.monotonic() + 30
+    while not (found := read()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
 def written(bench) -> int:
     return len(
         [call for call in bench.calls() if call["method"] in ("PUT", "DELETE") and call["host"].startswith("man")]
@@ -82,6 +92,8 @@ def test_from_an_empty_subscription_to_a_platform_and_back(bench, cloud_settings
     assert (drifted.name, drifted.type.value) == ("Drifted", "COMPLETED")
     assert "platform: 1 to create" in drifted.message
     assert "id-ahc-training" in artifact(f"drift-{PLATFORM}").data
+    [event] = read_until(lambda: events("ahc.infrastructure.drifted"))
+    assert event["resource"]["prefect.resource.name"] == PLATFORM
 
     before = written(bench)
     refused = run(mode="remove", environment=PLATFORM, confirm="plattform")
