@@ -1,6 +1,5 @@
 """The cost estimate: what the template makes is what is counted, and nothing is silently free."""
 
-import shutil
 from datetime import date
 
 import pytest
@@ -11,17 +10,15 @@ from infra.azure.expansion import planned
 from infra.azure.resources import PLATFORM
 from infra.azure.templates import compose
 from infra.errors import ConfigurationError
-from tests.azure.bench import azure_settings
-from tests.azure.parameters import SHIPPED, change
-from tests.azure.test_templates import EVERYTHING, PRIVATE, TARGETS, with_environment
+from tests.azure import parameters
+from tests.azure.parameters import EVERYTHING, PRIVATE, TARGETS, change, with_environment
 
 pytestmark = pytest.mark.azure
 
 
 @pytest.fixture
 def settings(tmp_path):
-    parameters = shutil.copytree(SHIPPED, tmp_path / "parameters")
-    return azure_settings(tmp_path / "home", azure_parameters=parameters)
+    return parameters.shipped_settings(tmp_path)
 
 
 def platform(settings, **values):

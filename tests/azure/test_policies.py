@@ -13,18 +13,13 @@ import yaml
 from infra.azure.expansion import planned
 from infra.azure.resources import PLATFORM
 from infra.azure.templates import TEMPLATES, compose
-from infra.environments import environment_names
-from infra.settings import PROJECT
-from tests.azure.bench import azure_settings
-from tests.azure.parameters import SHIPPED, change
-from tests.azure.test_templates import with_environment
+from tests.azure import parameters
+from tests.azure.parameters import ENVIRONMENTS, PRIVATE, change, with_environment
 
 pytestmark = pytest.mark.azure
 
 CONFIG = TEMPLATES / "checkov.yaml"
-ENVIRONMENTS = environment_names(PROJECT / "deployments" / "environments")
 AGENT = {"buildAgent": True, "natGateway": True, "buildAgentSshKey": "ssh-ed25519 AAAA agent"}
-PRIVATE = {"privateEndpoints": True, "allowedAddresses": ["203.0.113.0/24"]}
 OPEN = "closed to identities"
 """Begins the first group of exceptions: those that the private parameters make unnecessary."""
 
@@ -42,8 +37,7 @@ def checkov():
 
 @pytest.fixture
 def settings(tmp_path):
-    parameters = shutil.copytree(SHIPPED, tmp_path / "parameters")
-    return azure_settings(tmp_path / "home", azure_parameters=parameters)
+    return parameters.shipped_settings(tmp_path)
 
 
 def lint(program: str, folder: Path, config: Path, **composed) -> tuple[set[tuple[str, str]], int]:

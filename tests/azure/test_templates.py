@@ -1,4 +1,4 @@
-"""The ARM templates: against Microsoft's types, deployed on the bench, and what they promise."""
+"""The ARM templates, before they are deployed: against Microsoft's types, and what they promise."""
 
 import json
 import os
@@ -6,32 +6,21 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
 
 from infra.azure.expansion import planned
-from infra.azure.resources import (
-    PLATFORM,
-    deployment_name,
-    environment_resources,
-    forget_resources,
-    platform_resources,
-    resource_group,
-)
+from infra.azure.resources import PLATFORM
 from infra.azure.templates import DEPLOYMENT, TEMPLATES, compose
-from infra.environments import environment_names, load_environment
-from infra.errors import ConfigurationError
-from infra.settings import PROJECT, Settings
+from infra.settings import Settings
 from tests.azure import bench as benches
-from tests.azure.parameters import BENCH, SHIPPED, bench_parameters, change
+from tests.azure import parameters
+from tests.azure.parameters import BENCH, EVERYTHING, PRIVATE, TARGETS, change, with_environment
 
 pytestmark = pytest.mark.azure
 
-ENVIRONMENTS = environment_names(PROJECT / "deployments" / "environments")
-TARGETS = [PLATFORM, *ENVIRONMENTS]
-GROUP = "11111111-2222-3333-4444-666666666666"
 UNCOVERED = {
     "Microsoft.Compute",
     "Microsoft.Consumption",
@@ -42,16 +31,6 @@ UNCOVERED = {
     "Microsoft.KubernetesConfiguration",
 }
 """What Microsoft's types, as far as the bench has them, lack."""
-EVERYTHING = {
-    "budgetAmount": 500,
-    "budgetStart": "2026-11-01",
-    "buildAgent": True,
-    "natGateway": True,
-    "buildAgentSshKey": "ssh-ed25519 AAAA agent",
-    "operatorsGroupId": GROUP,
-    "alertEmails": ["on-call@example.com"],
-}
-PRIVATE = {"privateEndpoints": True, "allowedAddresses": ["203.0.113.0/24"], "operatorsGroupId": GROUP}
 
 
 @pytest.fixture
@@ -62,20 +41,12 @@ def checker():
 
 @pytest.fixture
 def settings(tmp_path):
-    return benches.azure_settings(tmp_path / "home", azure_parameters=shutil.copytree(SHIPPED, tmp_path / "parameters"))
+    return parameters.shipped_settings(tmp_path)
 
 
 @pytest.fixture
 def bench_settings(tmp_path):
-    return benches.azure_settings(tmp_path / "home", azure_parameters=bench_parameters(tmp_path / "parameters"))
-
-
-def with_environment(settings: Settings, folder, name="test", **azure) -> Settings:
-    """Settings whose environment file of this name has these values under `azure`."""
-    files = shutil.copytree(settings.environments, folder / "environments")
-    content = yaml.safe_load((files / f"{name}.yaml").read_text())
-    (files / f"{name}.yaml").write_text(yaml.safe_dump({**content, "azure": azure}))
-    return settings.model_copy(update={"environments": files})
+    return parameters.bench_settings(tmp_path)
 
 
 def check(composed, folder, *options):
@@ -122,6 +93,38 @@ def test_with_every_part_only_types_that_are_not_packed_stay_unchecked(checker, 
     assert {kind if kind in UNCOVERED else kind.partition("/")[0] for kind in named} == UNCOVERED
 
 
+def test_with_every_part_all_of_it_fits_the_types_that_microsoft_publishes(checker, settings):
+    published = os.environ.get("AHC_BICEP_TYPES")
+    if published is None:
+        pytest.skip(
+            "needs types that the bench lacks: git clone --depth 1 https://github.com/Azure/bicep-types-az, then "
+            "AHC_BICEP_TYPES=bicep-types-az pytest tests/azure/test_templates.py"
+        )
+    change(settings.azure_parameters / "platform.json", **EVERYTHING)
+    composed = compose(PLATFORM, settings)
+    assert published_types_find(composed, published) == []
+    for name, wrong in (("budget", "amount"), ("database", "version"), ("build-agent", "hardwareProfile")):
+        (template,) = (
+            item["properties"]["template"] for item in composed.template["resources"] if item["name"] == name
+        )
+        resource = next(item for item in template["resources"] if wrong in item["properties"])
+        resource["properties"][wrong] = [True]
+    assert {item["code"] for item in published_types_find(composed, published)} == {"INVALID_TYPE"}
+
+
+def published_types_find(composed, folder):
+    """What the bench's check finds, strictly, where it has all types of a checkout of bicep-types-az."""
+    sys.path.insert(0, str(benches.BENCH))
+    from azure_bench import armtemplate, template_check
+
+    check = template_check.Checker()
+    for path in Path(folder).glob("generated/*/*/*/types.json"):
+        check.index.files.setdefault((path.parts[-3], path.parts[-2]), []).append(path)
+    scope = armtemplate.Scope(benches.SUBSCRIPTION, "rg-ahc-platform")
+    check.check(composed.template, composed.parameters, scope)
+    return [item for item in check.problems if item["level"] == "error"]
+
+
 @pytest.mark.parametrize(
     ("kind", "wrong", "code"),
     [
@@ -141,87 +144,6 @@ def test_a_mistake_in_a_module_is_caught(checker, bench_settings, tmp_path, kind
         whole = key in {"name", "sku", "apiVersion", "dependsOn"}
         resource[key] = value if whole else {**resource[key], **value}
     assert code in {item["code"] for item in check(composed, tmp_path)}
-
-
-def client():
-    from azure.mgmt.resource import ResourceManagementClient
-
-    from infra.azure.credentials import credential
-
-    return ResourceManagementClient(credential(), benches.SUBSCRIPTION, polling_interval=0)
-
-
-def deploy(azure, name, settings):
-    """Deploy, and answer the types of what was made, and what a second deployment would change."""
-    composed = compose(name, settings)
-    group, deployment = resource_group(name, settings), deployment_name(name, settings)
-    azure.resource_groups.create_or_update(group, {"location": composed.location})
-    properties = {"mode": "Incremental", "template": composed.template, "parameters": composed.parameters}
-    azure.deployments.begin_create_or_update(group, deployment, {"properties": properties}, polling_interval=0).result()
-    forget_resources()
-    what_if = azure.deployments.begin_what_if(group, deployment, {"properties": properties}, polling_interval=0)
-    changes = what_if.result().changes
-    return (
-        composed,
-        Counter(change.resource_id for change in changes),
-        [c for c in changes if c.change_type != "NoChange"],
-    )
-
-
-def kinds(identifiers):
-    """Resource types by their ids, with how many there are."""
-    parts = [identifier.rsplit("/providers/", 1)[1].split("/") for identifier in identifiers]
-    return Counter("/".join([namespace, *rest[::2]]) for namespace, *rest in parts)
-
-
-def test_platform_and_environments_deploy_and_a_second_time_nothing_changes(bench, bench_settings):
-    with client() as azure:
-        for name in TARGETS:
-            composed, made, changes = deploy(azure, name, bench_settings)
-            assert changes == [], name
-            assert set(made.values()) == {1}
-            # The plan that costs and policies are judged by is what is really deployed.
-            assert kinds(made) == Counter(item.type for item in planned(composed))
-    platform = platform_resources(bench_settings)
-    assert (platform.cluster, platform.compute, platform.database_host) == ("aks-ahc-platform", "aks", "")
-    assert platform.container_registry == f"crahc{platform.unique_suffix}"
-    for name in ENVIRONMENTS:
-        environment = environment_resources(load_environment(name, bench_settings.environments), bench_settings)
-        assert environment.identity_id.endswith(f"/id-ahc-{name}")
-        assert environment.log_analytics_customer_id
-        assert (environment.endpoint_subnet_id, environment.dns_zone, environment.web_app) == ("", "", "")
-    pulls = bench.calls(method="PUT", url=f"registries/{platform.container_registry}/providers")
-    assert Counter(call["headers"]["x-deployment"] for call in pulls) >= Counter(
-        f"pull-roles-{name}" for name in ENVIRONMENTS
-    )
-
-
-def test_a_private_environment_is_joined_to_a_private_platform(bench, tmp_path):
-    folder = bench_parameters(tmp_path / "parameters", {"test": PRIVATE}, **PRIVATE)
-    settings = benches.azure_settings(tmp_path / "home", azure_parameters=folder)
-    settings = with_environment(settings, tmp_path, private=True)
-    with client() as azure:
-        assert deploy(azure, PLATFORM, settings)[2] == []
-        assert deploy(azure, "test", settings)[2] == []
-    environment = environment_resources(load_environment("test", settings.environments), settings)
-    assert environment.endpoint_subnet_id.endswith("/virtualNetworks/vnet-ahc-test/subnets/scoring")
-    assert environment.dns_zone == "test.ahc.internal"
-    peerings = {call["url"].partition("?")[0] for call in bench.calls(method="PUT", url="virtualNetworkPeerings")}
-    assert {tuple(url.split("/")[-3::2]) for url in peerings} == {
-        ("vnet-ahc-test", "platform"),
-        ("vnet-ahc-platform", "test"),
-    }
-
-
-def test_a_web_app_is_made_for_an_environment_that_asks_for_one(bench, bench_settings, tmp_path):
-    settings = with_environment(bench_settings, tmp_path, endpoint="app-service")
-    with client() as azure:
-        deploy(azure, PLATFORM, settings)
-        _, _, changes = deploy(azure, "test", settings)
-    environment = environment_resources(load_environment("test", settings.environments), settings)
-    assert environment.web_app == f"app-ahc-test-{environment.unique_suffix}"
-    # A web app answers only some of its siteConfig: Azure's what-if, too, takes the others for changes.
-    assert {delta.path.rpartition(".")[0] for item in changes for delta in item.delta} == {"properties.siteConfig"}
 
 
 def everything(target, settings, tmp_path):
@@ -257,6 +179,10 @@ def test_every_resource_that_has_a_location_has_the_tags(settings, tmp_path, tar
 def test_roles_are_least(settings, tmp_path, target):
     plan = [item for item in everything(target, settings, tmp_path) if item.type.endswith("/roleAssignments")]
     names = {value: name for name, value in json.loads(module("roles"))["variables"]["roles"].items()}
+    mains = "".join((TEMPLATES / f"{main}.json").read_text() for main in ("platform", "environment"))
+    assert all(f'"{name}"' in mains for name in names.values()), "a role that nobody gets"
+    names["c6a89b2d-59bc-44d0-9896-0f6e12d7b80a"] = "Storage Queue Data Message Sender"
+    names["8a0f0c08-91a1-4084-bc3d-661d67233fed"] = "Storage Queue Data Message Processor"
     given = [
         (names[re.search(r"[0-9a-f-]{36}", item.body["properties"]["roleDefinitionId"])[0]], item) for item in plan
     ]
@@ -315,75 +241,6 @@ def test_the_longest_names_stay_within_azures_limits(checker, bench_settings, tm
     settings = settings.model_copy(update={"azure_prefix": "p123456789"})
     for target in (PLATFORM, long):
         assert check(compose(target, settings), tmp_path) == []
-
-
-def test_values_said_elsewhere_are_taken_from_there(settings, tmp_path):
-    settings = settings.model_copy(update={"azure_prefix": "shop"})
-    settings = with_environment(settings, tmp_path, "production", private=True, subscription_id=GROUP)
-    given = compose("production", settings)
-    values = {name: item["value"] for name, item in given.parameters.items()}
-    assert (values["prefix"], values["environment"], values["private"]) == ("shop", "production", True)
-    assert values["latencyP95Ms"] == 250
-    assert values["platformResourceGroup"] == "rg-shop-platform"
-    assert values["platformSubscriptionId"] == benches.SUBSCRIPTION
-    assert given.location == "westeurope"
-    assert given.container == (1, 2)
-
-
-def test_an_environment_of_ones_own_takes_a_parameter_file_of_ones_own(settings, tmp_path):
-    settings = with_environment(settings, tmp_path)
-    (settings.environments / "staging.yaml").write_text("name: staging\ndescription: x\nport_offset: 9\n")
-    with pytest.raises(ConfigurationError, match=r"parameters/staging\.json is missing") as caught:
-        compose("staging", settings)
-    assert "Copy infra/arm/parameters/test.json" in caught.value.next_step
-    shutil.copy(settings.azure_parameters / "test.json", settings.azure_parameters / "staging.json")
-    assert compose("staging", settings).parameters["environment"] == {"value": "staging"}
-
-
-@pytest.mark.parametrize(
-    ("target", "values", "told"),
-    [
-        ("test", {"storageSkew": "x"}, "unknown parameter `storageSkew`: did you mean `storageSku`?"),
-        ("test", {"storageSku": "Tape"}, '`storageSku`: "Tape" is none of'),
-        ("test", {"softDeleteDays": "14"}, '`softDeleteDays`: expected a whole number, found "14"'),
-        ("test", {"softDeleteDays": True}, "`softDeleteDays`: expected a whole number, found true"),
-        ("test", {"softDeleteDays": 0}, "`softDeleteDays`: 0 is below 1"),
-        ("test", {"logRetentionDays": 731}, "`logRetentionDays`: 731 is above 730"),
-        ("test", {"prefix": "x"}, "`prefix` is not set here but by AHC_AZURE_PREFIX"),
-        ("test", {"private": True}, "`private` is not set here but by the environment file's `azure.private`"),
-        ("test", {"privateEndpoints": True}, "`privateEndpoints` needs `azure.private: true`"),
-        ("test", {"allowedAddresses": ["203.0.113.7"]}, "`allowedAddresses` needs `azure.private: true`"),
-        ("platform", {"budgetAmount": 100}, "`budgetStart` is missing"),
-        ("platform", {"buildAgent": True, "natGateway": True}, "`buildAgentSshKey` is missing"),
-        ("platform", {"buildAgent": True, "buildAgentSshKey": "ssh-ed25519 A"}, "`buildAgent` needs `natGateway`"),
-    ],
-)
-def test_a_wrong_parameter_is_named_with_its_file(settings, target, values, told):
-    change(settings.azure_parameters / f"{target}.json", **values)
-    with pytest.raises(ConfigurationError) as caught:
-        compose(target, settings)
-    assert told in str(caught.value)
-    assert str(settings.azure_parameters / f"{target}.json") in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        ("{", "not valid JSON"),
-        ("[]", "the key `parameters` with an object is missing"),
-        ('{"parameters": {}}', "`location` is missing (The Azure region, such as westeurope)"),
-        ('{"parameters": {"location": "westeurope"}}', '`location`: expected {"value": ...}'),
-        (
-            '{"parameters": {"location": {"value": 1}, "storageSku": {"value": 2}}}',
-            "`location`: expected a text, found 1; `storageSku`: expected a text, found 2",
-        ),
-    ],
-)
-def test_a_broken_parameter_file_is_told_as_such(settings, content, told):
-    (settings.azure_parameters / "test.json").write_text(content)
-    with pytest.raises(ConfigurationError) as caught:
-        compose("test", settings)
-    assert told in str(caught.value)
 
 
 def test_what_the_bench_leaves_out_are_parameters_of_the_platform():
