@@ -56,7 +56,7 @@ def marked(word: str, style: str) -> Text:
 
 def state_style(state_type: str, state_name: str) -> str:
     """The style of a Prefect state."""
-    if state_name == "NotPromoted":
+    if state_name in {"NotPromoted", "Drifted"}:
         return WAITING
     if state_type == "COMPLETED":
         return GOOD

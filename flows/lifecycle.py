@@ -34,7 +34,7 @@ def lifecycle(
         gates: What a model must show to be promoted.
         release_to: Environments in this order. The champion is what the last one runs.
     """
-    check_infrastructure()
+    check_infrastructure(release_to)
     check_targets(release_to)
     champion = find_champion(name_of(data), release_to)
     validated = data_validation(data, validation, champion.model)

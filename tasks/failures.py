@@ -23,6 +23,7 @@ BUSY: Final = (408, 429, 500, 502, 503, 504)
 OUTCOMES: Final[Mapping[str, int]] = {
     "Completed": 0,
     "NotPromoted": 3,
+    "Drifted": 4,
     "Failed": 40,
     "Crashed": 41,
     "Cancelled": 42,

@@ -8,9 +8,9 @@ import typer
 from rich.text import Text
 
 from deployments import presentation as show
+from infra.checks import check_azure, check_infrastructure
 from infra.errors import PlatformError, PlatformUnhealthy
 from infra.findings import Finding
-from infra.local.checks import check_machine
 from infra.settings import Settings, get_settings
 from model.errors import ModelError
 
@@ -19,7 +19,7 @@ def doctor(
     environment: Annotated[str, typer.Option("--env", metavar="ENV", help="Check this environment's endpoint.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False,
 ) -> int:
-    """Check what this machine needs, or with --env an environment; every finding comes with its fix.
+    """Check what this machine and Azure offer, or with --env an environment; every finding comes with its fix.
 
     Exits with 33 (PlatformUnhealthy) if a finding blocks; warnings do not.
 
@@ -29,11 +29,11 @@ def doctor(
 
     settings = get_settings()
     if environment:
-        findings = [*check_environment(environment, settings)]
+        findings = [*check_azure(settings, [environment]), *check_environment(environment, settings)]
         if all(finding.ok for finding in findings if finding.name in {"endpoint", "key"}):
             findings.append(check_answers(environment, settings))
     else:
-        findings = [*check_machine(settings), *check_services(settings)]
+        findings = [*check_infrastructure(settings), *check_services(settings)]
     if as_json:
         show.show_json({"healthy": not any(item.blocks for item in findings), "findings": findings})
     else:

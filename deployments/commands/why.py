@@ -130,6 +130,9 @@ def _unfailed(run: RunFacts) -> tuple[str, str]:
             f"Nothing failed. The model was not promoted: {reason}",
             "Compare the verdict's checks, change, run again.",
         )
+    if run.state_name == "Drifted":
+        reason = run.message or "See the drift table of the run."
+        return f"Nothing failed. {reason}", "Provision again, or change the parameters: the runbook says which when."
     if run.state_type == "PAUSED":
         return "Nothing failed. The release waits for a person.", "Decide with `ahc approve` or `ahc reject`."
     if run.state_name == "Late":

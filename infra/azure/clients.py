@@ -1,6 +1,12 @@
 """What every client of Azure's control plane is made with."""
 
-from typing import Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from infra.azure.credentials import credential
+
+if TYPE_CHECKING:
+    from azure.mgmt.resource import ResourceManagementClient
 
 RETRIES: Final = 4
 
@@ -23,3 +29,11 @@ def client_options() -> dict[str, Any]:
         "read_timeout": 60,
         "polling_interval": 5,
     }
+
+
+@lru_cache(maxsize=8)
+def resource_client(subscription_id: str) -> "ResourceManagementClient":
+    """Resource groups, resources and deployments of a subscription."""
+    from azure.mgmt.resource import ResourceManagementClient
+
+    return ResourceManagementClient(credential(), subscription_id, **client_options())

@@ -5,7 +5,7 @@ Error codes decide before HTTP statuses: a quota comes as 400, 403, 409 or insid
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -152,11 +152,24 @@ def _of_answer(error: Any, doing: str) -> PlatformError:
     message = error.message or str(error)
     codes = error_codes(error)
     said = f"Azure answered {' '.join([str(status or 'an error'), *codes[:1]])} while {doing}: {message}"
-    kind = next((kind for kind, known in CODES.items() if known & set(codes)), None) or _by_status(status, message)
     if isinstance(error, exceptions.ResourceNotFoundError):
         return NotProvisioned(said)
-    if isinstance(error, exceptions.ClientAuthenticationError) and kind is not ServiceUnavailable:
+    found = refusal(codes, status, message, said)
+    if isinstance(error, exceptions.ClientAuthenticationError) and not isinstance(found, ServiceUnavailable):
         return NoCredentials(f"Azure did not accept this identity while {doing}: {message}")
+    return found
+
+
+def refusal(codes: Sequence[str], status: int, message: str, said: str) -> PlatformError:
+    """What a refusal is called here.
+
+    Args:
+        codes: Azure's error codes, outermost first.
+        status: Of the answer; 200 where an operation ended as failed.
+        message: Azure's own words.
+        said: The message of the error.
+    """
+    kind = next((kind for kind, known in CODES.items() if known & set(codes)), None) or _by_status(status, message)
     if kind is AccessDenied:
         return AccessDenied(said, next_step=what_to_grant(message, codes))
     if kind is QuotaExceeded and CAPACITY & set(codes):

@@ -22,11 +22,25 @@ LIVE = "live"
 def forget_clients() -> None:
     """Clients keep what an earlier cloud told them."""
     from infra.azure.blobs import blob_service
+    from infra.azure.clients import resource_client
     from infra.azure.filesystem import AzureFiles
+    from infra.azure.quotas import compute_client
     from infra.azure.registry import ml_client
+    from infra.azure.removal import authorization_client
     from infra.azure.secrets import secret_client
+    from infra.azure.sweeping import instances_client, web_client
 
-    for cached in (credential, blob_service, ml_client, secret_client):
+    for cached in (
+        authorization_client,
+        compute_client,
+        credential,
+        blob_service,
+        ml_client,
+        resource_client,
+        secret_client,
+        instances_client,
+        web_client,
+    ):
         cached.cache_clear()
     AzureFiles.clear_instance_cache()
     forget_resources()

@@ -6,6 +6,7 @@ from azure.mgmt.resource import ResourceManagementClient
 
 from infra.azure.credentials import credential
 from infra.azure.resources import PLATFORM, deployment_name, forget_resources, resource_group
+from infra.azure.templates import Composed
 from infra.settings import Settings
 from tests.azure.bench import SUBSCRIPTION
 
@@ -132,26 +133,31 @@ def _environment(name: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
     return [*_common(name), *_containers(name, "bundles", "records")], outputs
 
 
-def provision(settings: Settings, *environments: str) -> None:
-    """Deploy the platform and these environments on the bench."""
-    _deploy(PLATFORM, *_platform(), settings)
-    for name in environments:
-        _deploy(name, *_environment(name), settings)
-    forget_resources()
-
-
-def _deploy(name: str, resources: list[dict[str, Any]], outputs: dict[str, str], settings: Settings) -> None:
+def composed(name: str) -> Composed:
+    """The template of an environment, or of `platform`."""
+    resources, outputs = _platform() if name == PLATFORM else _environment(name)
     template = {
         "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
         "contentVersion": "1.0.0.0",
         "resources": resources,
         "outputs": {key: {"type": "string", "value": value} for key, value in outputs.items()},
     }
+    return Composed(template=template, parameters={}, location=LOCATION)
+
+
+def provision(settings: Settings, *environments: str) -> None:
+    """Deploy the platform and these environments on the bench."""
+    for name in (PLATFORM, *environments):
+        _deploy(name, settings)
+    forget_resources()
+
+
+def _deploy(name: str, settings: Settings) -> None:
     with ResourceManagementClient(credential(), SUBSCRIPTION) as client:
         group = resource_group(name, settings)
         client.resource_groups.create_or_update(group, {"location": LOCATION})
         client.deployments.begin_create_or_update(
             group,
             deployment_name(name, settings),
-            {"properties": {"mode": "Incremental", "template": template}},
+            {"properties": {"mode": "Incremental", "template": composed(name).template}},
         ).result()

@@ -13,6 +13,7 @@ from tasks.failures import ERRORS, OUTCOMES, runbook
 
 COMMANDS_MD = (PROJECT / "docs" / "commands.md").read_text(encoding="utf-8")
 RUNBOOK_MD = (PROJECT / "docs" / "runbook.md").read_text(encoding="utf-8")
+AZURE_MD = (PROJECT / "docs" / "azure.md").read_text(encoding="utf-8")
 NAMES = [*COMMANDS, *(f"data {name}" for name in DATA_COMMANDS)]
 UNNAMED_CODES = {1: "Unexpected error", 2: "UsageError", 130: "Interrupted"}
 
@@ -91,8 +92,8 @@ def test_links_inside_the_runbook_lead_somewhere():
 
 
 def shown_commands() -> list[str]:
-    """Every `ahc ...` of both documents outside the table of commands, from code blocks and inline code."""
-    text = RUNBOOK_MD + COMMANDS_MD.split("## Exit codes")[0].split("Parameters:")[1]
+    """Every `ahc ...` of the documents outside the table of commands, from code blocks and inline code."""
+    text = RUNBOOK_MD + AZURE_MD + COMMANDS_MD.split("## Exit codes")[0].split("Parameters:")[1]
     blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
