@@ -23,15 +23,16 @@ from infra.settings import PROJECT, Settings
 from tests.bundles import make_bundle
 
 ACCOUNT = "stahctest"
-PROXY = ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy", "NO_PROXY", "no_proxy")
 
 
 def published(settings: Settings, folder: Path, *, damage: Callable[[Path], None] | None = None) -> ContainerConfig:
     """Publish a bundle, make the keys, and tell a container about both."""
     bundle = make_bundle(folder)
+    name = f"bundle-{bundle.digest}"
     if damage:
         damage(folder)
-    url = BlobFolders(ACCOUNT, "bundles", folder.parent / "cache").publish(folder, f"bundle-{bundle.digest}")
+        name = f"damaged-{bundle.digest}"
+    url = BlobFolders(ACCOUNT, "bundles", folder.parent / "cache").publish(folder, name)
     for which in ("primary", "secondary"):
         KeyVaultSecrets("test", settings).ensure(endpoint_key("test", which))
     return ContainerConfig(
@@ -51,12 +52,10 @@ def key(settings: Settings, which: Any = "primary") -> SecretStr:
 
 
 @dataclass
-class Started:
-    """A scoring container, or its program, that was started."""
+class Serving:
+    """A scoring container, or its program as a process of this machine."""
 
-    process: subprocess.Popen[str]
     port: int
-    log: Path
     scheme: str = "http"
     verify: ssl.SSLContext | bool = True
 
@@ -68,15 +67,21 @@ class Started:
         headers = {"Authorization": f"Bearer {secret.get_secret_value()}"}
         return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=20, verify=self.verify)
 
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+    def accepts(self, secret: SecretStr) -> bool:
+        with self.client(secret) as client:
+            return client.get("/model").status_code == 200
+
+    def told(self, error: str) -> dict[str, Any]:
+        """The log line that tells this error."""
+        lines = [json.loads(line) for line in self.log().splitlines()]
+        return next(line for line in lines if line.get("error") == error)
 
     def ready(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not self._answers():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
+            assert self.running(), self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
 
     def _answers(self) -> bool:
         try:
@@ -84,9 +89,42 @@ class Started:
         except httpx.TransportError:
             return False
 
+    def log(self) -> str:
+        raise NotImplementedError
+
+    def running(self) -> bool:
+        raise NotImplementedError
+
+    def signal(self, number: int) -> None:
+        raise NotImplementedError
+
+    def exit_code(self, seconds: float) -> int:
+        """What it ended with, once it has."""
+        raise NotImplementedError
+
+
+@dataclass
+class Program(Serving):
+    """The container's program as a process."""
+
+    process: subprocess.Popen[str] | None = None
+    file: Path = Path()
+
+    def log(self) -> str:
+        return self.file.read_text()
+
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def exit_code(self, seconds: float) -> int:
+        return self.process.wait(seconds)
+
 
 @contextlib.contextmanager
-def program(config: ContainerConfig, folder: Path, **variables: str) -> Iterator[Started]:
+def program(config: ContainerConfig, folder: Path, **variables: str) -> Iterator[Program]:
     """The container's program as a process; it is gone with the block."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
@@ -100,7 +138,7 @@ def program(config: ContainerConfig, folder: Path, **variables: str) -> Iterator
             text=True,
         )
     try:
-        yield Started(process, config.port, log)
+        yield Program(config.port, process=process, file=log)
     finally:
         process.kill()
         process.wait()
