@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from infra.environments import load_environment
 from infra.errors import ConfigurationError
+from infra.images import ImageBuilder
 from infra.ports import Endpoint, ExperimentTracker, FolderStore, ModelRegistry, RegisteredModel, SecretStore
 from infra.settings import Backend, Settings
 
@@ -61,6 +62,21 @@ def data_root(settings: Settings) -> str:
     """The fsspec URL under which manifests, reports and records are kept."""
     _only_local(settings.backend)
     return str(settings.home)
+
+
+def image_builder(settings: Settings) -> ImageBuilder:
+    """Where container images are built and kept.
+
+    Raises:
+        ConfigurationError: Nothing on this machine can build them.
+    """
+    if settings.backend == "azure":
+        from infra.azure.image_builds import RegistryBuilds
+
+        return RegistryBuilds(settings)
+    from infra.local.image_builds import LocalBuilds
+
+    return LocalBuilds()
 
 
 def secrets(environment: str, settings: Settings) -> SecretStore:

@@ -1,6 +1,7 @@
 """The shipped scoring image as a container with the least rights, against the bench's vault and blobs."""
 
 import signal
+import ssl
 import subprocess
 import time
 
@@ -68,7 +69,7 @@ def test_told_to_end_it_drains_and_ends_within_seconds(scoring_image, cloud, con
         began = time.monotonic()
         running.signal(signal.SIGTERM)
         assert running.exit_code(15) == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 12
 
 
 def test_rotated_keys_take_effect_without_losing_a_request(scoring_image, cloud, config, on_the_bench):
@@ -95,3 +96,19 @@ def test_a_damaged_bundle_and_a_wrong_variable_end_it_with_their_codes(
     with start(scoring_image, config, on_the_bench, AHC_CONTAINER_PORT="many") as running:
         assert running.exit_code(60) == 20
         assert "AHC_CONTAINER_PORT" in running.told("ConfigurationError")["message"]
+
+
+def test_with_a_certificate_it_speaks_https_and_is_healthy(scoring_image, cloud, config, tmp_path, on_the_bench):
+    trustme = pytest.importorskip("trustme")
+    authority, trusting = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trusting)
+    pem = tmp_path / "tls.pem"
+    pem.write_bytes(authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes())
+    pem.chmod(0o644)
+    variables, options = on_the_bench
+    told = {**variables, **config.model_copy(update={"certificate": "/tls.pem"}).variables()}
+    mounted = (*options, "--volume", f"{pem}:/tls.pem:ro")
+    with container(scoring_image, config.port, told, *mounted, scheme="https", verify=trusting) as running:
+        running.ready(120)
+        assert running.accepts(key(cloud))
+        assert subprocess.run(["podman", "healthcheck", "run", running.name], env=environment()).returncode == 0
