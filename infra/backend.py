@@ -11,6 +11,7 @@ import fsspec
 
 from infra.environments import load_environment
 from infra.errors import ConfigurationError
+from infra.images import ImageBuilder
 from infra.ports import (
     DataCatalogue,
     Endpoint,
@@ -119,6 +120,21 @@ def exclusive(name: str, settings: Settings) -> AbstractContextManager[None]:
     from infra.local.locks import exclusive as exclusive_file
 
     return exclusive_file(settings.home / name / ".lock")
+
+
+def image_builder(settings: Settings) -> ImageBuilder:
+    """Where container images are built and kept.
+
+    Raises:
+        ConfigurationError: Nothing on this machine can build them.
+    """
+    if settings.backend == "azure":
+        from infra.azure.image_builds import RegistryBuilds
+
+        return RegistryBuilds(settings)
+    from infra.local.image_builds import LocalBuilds
+
+    return LocalBuilds()
 
 
 def secrets(environment: str, settings: Settings) -> SecretStore:

@@ -65,8 +65,14 @@ class Environment(Frozen):
     gates: Gates = Field(default_factory=Gates)
 
 
-def endpoint_key(environment: str, which: Literal["primary", "secondary"] = "primary") -> str:
-    """The name of the secret that holds an environment's key; both keys are valid, so that they can be rotated."""
+KeyName = Literal["primary", "secondary", "retired"]
+
+
+def endpoint_key(environment: str, which: KeyName = "primary") -> str:
+    """The name of the secret that holds an environment's key.
+
+    Primary and secondary are valid, so that they can be rotated; the retired one was, before the last rotation.
+    """
     return f"{environment}-endpoint-key-{which}"
 
 

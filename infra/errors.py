@@ -196,3 +196,10 @@ class Conflict(PlatformError):
     exit_code = 45
     transient = True
     next_step = "Rerun; if it stays, see who else works on the named resource."
+
+
+class ImageBuildFailed(PlatformError):
+    """A container image couldn't be built; the message has the last lines of the build's log."""
+
+    exit_code = 46
+    next_step = "Correct what the last lines name, then run `ahc run images -p image=NAME` again."

@@ -1,5 +1,6 @@
 """Which code runs."""
 
+import os
 import subprocess
 from functools import lru_cache
 
@@ -8,7 +9,12 @@ from infra.settings import PROJECT
 
 @lru_cache(maxsize=1)
 def revision() -> str:
-    """The commit of this checkout, with `-dirty` where files differ from it; `unknown` outside a git checkout."""
+    """The commit of this checkout, with `-dirty` where files differ from it; `unknown` outside a git checkout.
+
+    An image holds no checkout: what it was built from is in its variable AHC_REVISION.
+    """
+    if built_from := os.environ.get("AHC_REVISION"):
+        return built_from
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],

@@ -10,7 +10,7 @@ import pytest
 
 from infra.settings import Settings
 
-pytest_plugins = ["tests.azure.fixtures"]
+pytest_plugins = ["tests.azure.fixtures", "tests.containers.fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

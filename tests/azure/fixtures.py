@@ -24,6 +24,7 @@ def forget_clients() -> None:
     from infra.azure.blobs import blob_service
     from infra.azure.clients import resource_client
     from infra.azure.filesystem import AzureFiles
+    from infra.azure.image_builds import forget_resource_manager
     from infra.azure.quotas import compute_client
     from infra.azure.registry import ml_client
     from infra.azure.removal import authorization_client
@@ -43,6 +44,7 @@ def forget_clients() -> None:
     ):
         cached.cache_clear()
     AzureFiles.clear_instance_cache()
+    forget_resource_manager()
     forget_resources()
 
 
