@@ -82,7 +82,14 @@ def endpoint(environment: str, settings: Settings) -> Endpoint:
     """The endpoint of the environment of this name; raises as `secrets` does."""
     described = load_environment(environment, settings.environments)
     store = secrets(environment, settings)
-    _only_local(_backend(environment, settings))
+    if _backend(environment, settings) == "azure":
+        if described.azure.endpoint == "app-service":
+            from infra.azure.app_service import AppServiceEndpoint
+
+            return AppServiceEndpoint(described, settings, store)
+        from infra.azure.container_instances import ContainerInstancesEndpoint
+
+        return ContainerInstancesEndpoint(described, settings, store)
     from infra.local.endpoint import LocalEndpoint
 
     return LocalEndpoint(described, settings, store)

@@ -1,5 +1,6 @@
 """A client of the scoring API, whose errors are the platform's."""
 
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,7 +26,8 @@ class ScoringClient:
             base_url=self._url,
             headers={"Authorization": f"Bearer {key.get_secret_value()}"},
             timeout=httpx.Timeout(seconds, connect=min(seconds, 5.0)),
-            trust_env=False,
+            # A proxy can't reach this machine; what is elsewhere may be behind one, with a certificate of its own.
+            trust_env=not _on_this_machine(self._url),
         )
 
     def __enter__(self) -> Self:
@@ -71,6 +73,14 @@ class ScoringClient:
         if answer.is_success:
             return answer
         raise _translate(answer, self._url)
+
+
+def _on_this_machine(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _translate(answer: httpx.Response, url: str) -> PlatformError:

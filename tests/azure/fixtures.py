@@ -22,10 +22,13 @@ LIVE = "live"
 def forget_clients() -> None:
     """Clients keep what an earlier cloud told them."""
     from infra.azure.blobs import blob_service
+    from infra.azure.container_groups import container_client
     from infra.azure.registry import ml_client
+    from infra.azure.routers import dns_client
     from infra.azure.secrets import secret_client
+    from infra.azure.web_app import web_client
 
-    for cached in (credential, blob_service, ml_client, secret_client):
+    for cached in (credential, blob_service, container_client, dns_client, ml_client, secret_client, web_client):
         cached.cache_clear()
     forget_resources()
 
