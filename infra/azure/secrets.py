@@ -39,16 +39,7 @@ class KeyVaultSecrets:
         return secret_client(self._url)
 
     def get(self, name: str) -> SecretStr:
-        from azure.core.exceptions import ResourceNotFoundError
-
-        with azure_errors(f"reading the secret {name} of {self._url}"):
-            try:
-                return self._read(name)
-            except ResourceNotFoundError as error:
-                raise AccessDenied(
-                    f"The secret `{name}` is not in {self._url}.",
-                    next_step="A release makes missing keys; or see the vault's deleted secrets.",
-                ) from error
+        return read_secret(self._url, name)
 
     def ensure(self, name: str) -> SecretStr:
         from azure.core.exceptions import ResourceNotFoundError
@@ -91,6 +82,20 @@ class KeyVaultSecrets:
             return False
         self._client.begin_recover_deleted_secret(name).result()
         return True
+
+
+def read_secret(url: str, name: str) -> SecretStr:
+    """The secret of this name in the vault at `url`; raises as `SecretStore.get`."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    with azure_errors(f"reading the secret {name} of {url}"):
+        try:
+            return SecretStr(secret_client(url.rstrip("/")).get_secret(name).value or "")
+        except ResourceNotFoundError as error:
+            raise AccessDenied(
+                f"The secret `{name}` is not in {url}.",
+                next_step="A release makes missing keys; or see the vault's deleted secrets.",
+            ) from error
 
 
 @lru_cache(maxsize=8)

@@ -1,28 +1,13 @@
 """The log file that a supervisor and its scoring processes append to, as JSON lines."""
 
-import json
 import logging
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from infra.json_lines import JsonLines
+
 MAX_BYTES: Final = 20 * 1024 * 1024
-
-
-class JsonLines(logging.Formatter):
-    """The same fields as those of the scoring service."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
 
 
 def log_to(path: Path) -> None:

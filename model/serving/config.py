@@ -1,9 +1,9 @@
 """What one scoring process needs to know; it comes as JSON on stdin, so no key is in an argument or the environment."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 MEBIBYTE = 1024 * 1024
 
@@ -22,6 +22,11 @@ class ServingConfig(BaseModel):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    certificate: Path | None = Field(
+        default=None,
+        description="File with certificate and private key (PEM) for HTTPS; plain HTTP where it is missing. A renewed "
+        "file is taken up while serving.",
+    )
     handover_fd: int | None = Field(
         default=None, description="Unix socket over which a supervisor hands accepted connections to this process."
     )
@@ -40,3 +45,9 @@ class ServingConfig(BaseModel):
     upload_seconds: float = Field(default=30, gt=0, description="Time a client has to send its headers and its body.")
     keep_alive_seconds: int = Field(default=75, ge=1, description="An idle connection is closed after this time.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if self.certificate is not None and self.handover_fd is not None:
+            raise ValueError("connections that a supervisor hands over are plain HTTP: no certificate with handover_fd")
+        return self

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from model.bundle import open_bundle
 from model.errors import ModelError
 from model.serving.app import ScoringService, create_app
+from model.serving.certificate import Certificate
 from model.serving.config import ServingConfig
 from model.serving.handover import Handover
 from model.serving.logs import log_as_json
@@ -32,7 +33,7 @@ log = logging.getLogger("serving")
 class ScoringServer(uvicorn.Server):
     """uvicorn's server, which also takes over connections and is commanded by its supervisor."""
 
-    def __init__(self, service: ScoringService) -> None:
+    def __init__(self, service: ScoringService, certificate: Certificate | None) -> None:
         config = service.config
         super().__init__(
             uvicorn.Config(
@@ -46,9 +47,11 @@ class ScoringServer(uvicorn.Server):
                 proxy_headers=False,
                 timeout_keep_alive=config.keep_alive_seconds,
                 timeout_graceful_shutdown=STOP_SECONDS,
+                ssl_context_factory=(lambda _, __: certificate.context) if certificate else None,
             )
         )
         self._service = service
+        self._certificate = certificate
         self._handover: Handover | None = None
         self.listening = asyncio.Event()
         self.model_fields = service.model.model_dump()
@@ -59,6 +62,8 @@ class ScoringServer(uvicorn.Server):
         descriptor = self._service.config.handover_fd
         if descriptor is not None:
             self._handover = Handover(socket.socket(fileno=descriptor), self._new_protocol, self._has_room)
+        if self._certificate is not None:
+            self._renewals = asyncio.create_task(self._certificate.follow())
         self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -116,6 +121,7 @@ def serve(config: ServingConfig, *, supervised: bool = False) -> int:
     """
     log_as_json(config.log_level)
     try:
+        certificate = Certificate(config.certificate) if config.certificate else None
         service = create_app(open_bundle(config.bundle, digest=config.digest), config)
         listener = _listen(config)
     except ModelError as error:
@@ -123,7 +129,7 @@ def serve(config: ServingConfig, *, supervised: bool = False) -> int:
     except OSError as error:
         message = f"Can't listen on {config.host}:{config.port}: {error.strerror}."
         return _give_up("PortInUse", message, "Choose another port.", EXIT_CANNOT_LISTEN, supervised=supervised)
-    server = ScoringServer(service)
+    server = ScoringServer(service, certificate)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(server, listener, supervised=supervised))
     service.engine.close()

@@ -1,0 +1,160 @@
+"""`python -m infra.azure.scoring_container`: process 1 of a scoring container.
+
+It fetches the bundle and the keys that its variables name, lets `model.serving` serve them, gives it new keys when they
+are rotated, and passes a request to end on to it. Nothing is kept: a container that ended starts anew.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic import SecretStr
+
+from infra.azure.container_config import ContainerConfig
+from infra.azure.container_start import prepare, read_keys, sign_in_as
+from infra.azure.serving_process import ServingProcess
+from infra.errors import PlatformError
+from infra.json_lines import JsonLines
+
+T = TypeVar("T")
+
+KEY_SECONDS: Final = 30.0
+"""How often the vault is asked for new keys; SIGHUP asks at once."""
+
+log = logging.getLogger("container")
+
+
+def main() -> int:
+    log_to_stderr()
+    try:
+        config = ContainerConfig.from_variables()
+    except PlatformError as error:
+        return give_up(error)
+    sign_in_as(config.identity_client_id)
+    loop = asyncio.new_event_loop()
+    code = loop.run_until_complete(run(config))
+    sys.stderr.flush()
+    # A thread may still wait for a service that doesn't answer: nobody needs what it would say.
+    os._exit(code)
+
+
+def log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for name in ("azure", "urllib3", "msal"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # their faults come as errors of ours
+
+
+def give_up(error: PlatformError) -> int:
+    """Tell why, in one line; answers the exit code."""
+    fields = {"error": type(error).__name__, "next_step": error.next_step, "exit_code": error.exit_code}
+    log.error("%s", error, extra={"fields": fields})
+    return error.exit_code
+
+
+async def run(config: ContainerConfig) -> int:
+    """Serve until told to end, or until the scoring process ends; answers the exit code."""
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    told = asyncio.create_task(ending.wait())
+    try:
+        needed = await _unless(told, asyncio.create_task(prepare(config)))
+        if needed is None:
+            log.info("Told to end before it served.")
+            return 0
+        bundle, keys = needed
+        return await _serve(config, bundle, keys, told)
+    except PlatformError as error:
+        return give_up(error)
+    except Exception:
+        log.exception("A mistake of the scoring container's own program.")
+        return 1
+
+
+async def _serve(config: ContainerConfig, bundle: Path, keys: tuple[SecretStr, ...], told: "asyncio.Task[Any]") -> int:
+    process = await ServingProcess.start(serving_config(config, bundle), keys)
+    look = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGCHLD, reap, process.pid)
+    loop.add_signal_handler(signal.SIGHUP, look.set)
+    watching = asyncio.create_task(_follow_keys(config, process, keys, look))
+    code = await _unless(told, asyncio.create_task(process.wait()))
+    watching.cancel()
+    if code is None:
+        log.info("Told to end: what was begun is answered.")
+        return await process.drain()
+    log.error("The scoring process ended by itself.", extra={"fields": {"exit_code": code}})
+    return code
+
+
+def serving_config(config: ContainerConfig, bundle: Path) -> dict[str, Any]:
+    """The JSON form of `model.serving.config.ServingConfig`, without the keys."""
+    return {
+        "bundle": str(bundle),
+        "digest": config.model_digest,
+        "name": config.model_name,
+        "version": config.model_version,
+        "host": "0.0.0.0",  # noqa: S104 - a container's own network
+        "port": config.port,
+        "threads": config.scoring_threads,
+        **({"certificate": config.certificate} if config.certificate else {}),
+    }
+
+
+async def _follow_keys(
+    config: ContainerConfig, process: ServingProcess, keys: tuple[SecretStr, ...], look: asyncio.Event
+) -> None:
+    """Give the process new keys; while the vault can't be asked, the ones that it has stay valid."""
+    out_of_reach = False
+    while True:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(look.wait(), KEY_SECONDS)
+        look.clear()
+        try:
+            found = await asyncio.to_thread(read_keys, config)
+        except PlatformError as error:
+            if not out_of_reach:
+                log.warning("The keys can't be read, those of before stay valid: %s", error)
+            out_of_reach = True
+            continue
+        if out_of_reach:
+            log.info("The keys can be read again.")
+        out_of_reach = False
+        if found != keys:
+            process.accept(found)
+            keys = found
+            log.info("The keys were rotated.")
+
+
+async def _unless(told: "asyncio.Task[Literal[True]]", work: "asyncio.Future[T]") -> T | None:
+    """What the work answers; None where the request to end came first."""
+    first: set[asyncio.Future[Any]] = {told, work}
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        return work.result()
+    work.cancel()
+    return None
+
+
+def reap(child: int) -> None:
+    """Take the exit codes of processes that fall to process 1, but not that of its own child."""
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid == child:
+            return
+        os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

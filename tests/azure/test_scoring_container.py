@@ -1,0 +1,156 @@
+"""The scoring container's program, as a process, against the bench's vault and blobs."""
+
+import signal
+import threading
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from infra.azure.secrets import KeyVaultSecrets
+from infra.environments import endpoint_key
+from tests.azure.scoring_containers import key, program, published
+from tests.bundles import colour_image
+from tests.conftest import free_ports
+from tests.infra.load import Load
+from tests.infra.local_endpoint import eventually
+
+pytestmark = pytest.mark.azure
+
+
+@pytest.fixture
+def config(cloud, tmp_path):
+    return published(cloud, tmp_path / "bundle").model_copy(update={"port": free_ports(1)[0]})
+
+
+def accepted(container, secret: SecretStr) -> bool:
+    with container.client(secret) as client:
+        return client.get("/model").status_code == 200
+
+
+def told(container, name: str) -> dict:
+    """The log line that tells this error."""
+    return next(line for line in container.lines() if line.get("error") == name)
+
+
+def test_it_serves_the_published_bundle_with_both_keys_of_the_vault(bench, cloud, config, tmp_path):
+    with program(config, tmp_path / "run") as container:
+        container.ready()
+        with container.client(key(cloud)) as client:
+            answer = client.post("/score", content=colour_image("red"), headers={"Content-Type": "image/png"}).json()
+        assert answer["predictions"][0]["label"] == "red"
+        assert answer["model"] == {"name": "colours", "version": 7, "digest": config.model_digest}
+        assert accepted(container, key(cloud, "secondary"))
+        assert not accepted(container, SecretStr("another"))
+        log = container.log.read_text()
+        assert key(cloud).get_secret_value() not in log
+        assert container.lines()
+
+
+def test_told_to_end_it_answers_what_was_begun_and_ends_without_fault(bench, cloud, config, tmp_path):
+    with program(config, tmp_path / "run") as container:
+        container.ready()
+        with Load(config.port, key(cloud).get_secret_value()) as load:
+            time.sleep(0.5)
+        with container.client(key(cloud)) as client:
+
+            def slowly():
+                body = colour_image("red")
+                yield body[:50]
+                time.sleep(1)
+                yield body[50:]
+
+            def score():
+                answers.append(client.post("/score", content=slowly(), headers={"Content-Type": "image/png"}))
+
+            answers = []
+            thread = threading.Thread(target=score)
+            thread.start()
+            time.sleep(0.3)
+            container.process.send_signal(signal.SIGTERM)
+            thread.join(10)
+        assert [answer.status_code for answer in answers] == [200]
+        assert container.process.wait(10) == 0
+    assert load.failures == []
+
+
+def test_told_to_end_before_it_serves_it_ends_at_once(bench, config, tmp_path):
+    bench.fault("outage", host="vault.azure.net")
+    with program(config, tmp_path / "run") as container:
+        eventually(lambda: "Trying again" in container.log.read_text(), 30)
+        container.process.send_signal(signal.SIGTERM)
+        assert container.process.wait(5) == 0
+
+
+def test_a_short_outage_of_storage_and_vault_is_waited_out(bench, cloud, config, tmp_path):
+    bench.fault(host="vault.azure.net", status=503, times=6)
+    bench.fault(host="blob.core.windows.net", reset=True)
+    with program(config, tmp_path / "run") as container:
+        container.ready()
+        assert accepted(container, key(cloud))
+
+
+def test_a_damaged_bundle_ends_it_with_the_bundles_own_code(cloud, tmp_path):
+    config = published(cloud, tmp_path / "bundle", damage=lambda folder: (folder / "labels.json").write_text("[]"))
+    with program(config, tmp_path / "run") as container:
+        assert container.process.wait(60) == 16
+        assert told(container, "BundleCorrupt")["next_step"]
+
+
+def test_a_wrong_variable_is_named(config, tmp_path):
+    with program(config, tmp_path / "run", AHC_CONTAINER_PORT="many", AHC_CONTAINER_BUNDLE_URL="") as container:
+        assert container.process.wait(20) == 20
+        [line] = container.lines()
+        assert line["level"] == "error"
+        assert line["exit_code"] == 20
+        assert line["next_step"]
+        for name in ("AHC_CONTAINER_PORT", "AHC_CONTAINER_BUNDLE_URL"):
+            assert name in line["message"]
+
+
+def test_a_missing_bundle_and_a_missing_role_are_not_tried_again(bench, config, tmp_path):
+    gone = config.model_copy(update={"bundle_url": config.bundle_url + "x"})
+    with program(gone, tmp_path / "gone") as container:
+        assert container.process.wait(20) == 27
+    bench.fault("forbidden", host="vault.azure.net", times=-1)
+    with program(config, tmp_path / "forbidden") as container:
+        assert container.process.wait(20) == 30
+        assert "az role assignment create" in told(container, "AccessDenied")["next_step"]
+
+
+def test_a_killed_scoring_process_ends_the_container_with_its_signal(cloud, config, tmp_path):
+    import psutil
+
+    with program(config, tmp_path / "run") as container:
+        container.ready()
+        [child] = psutil.Process(container.process.pid).children()
+        child.kill()
+        assert container.process.wait(10) == 128 + signal.SIGKILL
+
+
+def test_rotated_keys_take_effect_without_losing_a_request(bench, cloud, config, tmp_path):
+    secrets = KeyVaultSecrets("test", cloud)
+    old, dropped = key(cloud), key(cloud, "secondary")
+    with program(config, tmp_path / "run") as container:
+        container.ready()
+        with Load(config.port, old.get_secret_value()) as load:
+            secrets.put(endpoint_key("test", "secondary"), old)
+            secrets.put(endpoint_key("test"), SecretStr("a-fresh-key"))
+            container.process.send_signal(signal.SIGHUP)
+            eventually(lambda: accepted(container, SecretStr("a-fresh-key")))
+        assert load.failures == []
+        assert load.answers > 20
+        assert not accepted(container, dropped)
+
+
+def test_while_the_vault_is_out_of_reach_the_keys_of_before_stay_valid(bench, cloud, config, tmp_path):
+    with program(config, tmp_path / "run") as container:
+        container.ready()
+        secret = key(cloud)
+        bench.fault("outage", host="vault.azure.net")
+        container.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "stay valid" in container.log.read_text(), 30)
+        assert accepted(container, secret)
+        bench.clear_faults()
+        container.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "can be read again" in container.log.read_text(), 30)
