@@ -135,7 +135,7 @@ class ContainerInstancesEndpoint:
                 for group in (groups.live, groups.previous):
                     if group is not None and not group.running:
                         self._groups.start(group)
-                self._led_to(self._warm(groups.live))
+                self._led_to(self._await_ready(groups.live.colour, groups.live.model))
         return self.status()
 
     @property
