@@ -34,7 +34,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         if self.headers.get("Authorization") != f"Bearer {PULL}":
-            self._answer(self.server.refusal or 401, {})
+            self._answer(401, {})
+            return
+        if self.server.forbidden:
+            self._answer(403, {})
             return
         _, _, rest = self.path.partition("/v2/")
         repository, _, tag = rest.partition("/manifests/")
@@ -63,7 +66,7 @@ class RegistryServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.tags = tags or ("stable",)
         self.scopes: list[str] = []
-        self.refusal = 0
+        self.forbidden = False
         self._thread = threading.Thread(target=self.serve_forever, daemon=True)
 
     @property
