@@ -4,7 +4,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +63,9 @@ class ScoringEnvironment:
             Conflict: Another process changes it, and went on for more than ten minutes.
         """
         blob = blob_service(self.resources.storage_account).get_blob_client(BUNDLES, "locks/endpoint")
-        with azure_errors(f"locking the endpoint {self.name}"), exclusive_blob(blob):
+        with ExitStack() as held:
+            with azure_errors(f"locking the endpoint {self.name}"):
+                held.enter_context(exclusive_blob(blob))
             yield
 
     def publish(self, bundle: Path, digest: str) -> str:

@@ -31,7 +31,7 @@ from tests.azure.registry_server import RegistryServer
 NOWHERE = "127.0.0.1:9"
 """Nothing listens there: the address of names that lead to nothing that runs."""
 PROGRAM = (sys.executable, "-m", "infra.azure.scoring_container")
-PASS_SECONDS = 0.05
+PASS_SECONDS = 0.1
 LOG_LINES = 400
 GROUPS, SITES, ZONES = "/microsoft.containerinstance/containergroups/", "/microsoft.web/sites/", "/privatednszones/"
 PROFILES, DEPLOYMENTS = "/trafficmanagerprofiles/", "/microsoft.resources/deployments/"
@@ -56,6 +56,12 @@ class Container:
                 stderr=output,
             )
         self._told = -1
+        self._seen: tuple[int, int | None] = (-1, None)
+
+    def stirred(self) -> bool:
+        """Whether it wrote to its log or ended since this was asked last."""
+        before, self._seen = self._seen, (self.log.stat().st_size, self.exit_code)
+        return before != self._seen
 
     @property
     def exit_code(self) -> int | None:
@@ -137,7 +143,8 @@ class ContainersWorld:
     def _watch(self) -> None:
         while not self._over.wait(PASS_SECONDS):
             try:
-                self._pass()
+                if self._something_happened():
+                    self._pass()
             except Exception as error:
                 self._failure = error
                 return
@@ -160,6 +167,12 @@ class ContainersWorld:
         self._publish(leads)
         for handle in set(self.containers) - wanted:
             self._retire(handle)
+
+    def _something_happened(self) -> bool:
+        """Whether anyone asked the bench for anything, or a container said something or ended."""
+        return self._bench.admin("health")["calls"] != self._calls or any(
+            container.stirred() for container in self.containers.values()
+        )
 
     def _publish(self, leads: dict[str, str]) -> None:
         changed = {name: address for name, address in leads.items() if self._leads.get(name) != address}
