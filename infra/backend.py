@@ -63,6 +63,17 @@ def data_root(settings: Settings) -> str:
     return str(settings.home)
 
 
+def lake(settings: Settings) -> str:
+    """The fsspec URL under which evaluation metrics are kept."""
+    return str(settings.home / "lake") if settings.backend == "local" else data_root(settings)
+
+
+def records_store(environment: str, settings: Settings) -> str:
+    """The fsspec URL under which the scoring records of this environment are kept; raises as `secrets` does."""
+    _only_local(_backend(environment, settings))
+    return str(settings.home / "lake")
+
+
 def secrets(environment: str, settings: Settings) -> SecretStore:
     """The secrets of the environment of this name.
 
