@@ -142,9 +142,10 @@ def test_the_spool_stays_within_its_limit_and_loses_the_oldest_first(tmp_path, m
 def test_a_writer_that_is_slower_than_the_requests_drops_records_and_stays_within_its_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "describe", lambda image: time.sleep(0.2) or {})
     kept = _records(tmp_path)
+    image = b"x" * 2_000_000
     begun = time.monotonic()
     for _ in range(40):
-        kept.keep(b"x" * 2_000_000, {})
+        kept.keep(image, {})
     assert time.monotonic() - begun < 0.1
     assert 20 <= kept.dropped <= 30
     kept.close()
