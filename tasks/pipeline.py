@@ -8,6 +8,8 @@ from prefect import Flow, flow, runtime
 from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 
+# Prefect reads results by blocks whose classes are loaded.
+import infra.azure.results  # noqa: F401
 from infra.errors import PlatformError
 from model.errors import ModelError
 from tasks.failures import Known, translated

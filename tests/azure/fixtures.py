@@ -22,11 +22,13 @@ LIVE = "live"
 def forget_clients() -> None:
     """Clients keep what an earlier cloud told them."""
     from infra.azure.blobs import blob_service
+    from infra.azure.filesystem import AzureFiles
     from infra.azure.registry import ml_client
     from infra.azure.secrets import secret_client
 
     for cached in (credential, blob_service, ml_client, secret_client):
         cached.cache_clear()
+    AzureFiles.clear_instance_cache()
     forget_resources()
 
 
