@@ -27,7 +27,7 @@ OURS = "ahc"
 class Change:
     """One difference between the files and the server."""
 
-    kind: Literal["work pool", "deployment", "automation", "concurrency limit"]
+    kind: Literal["work pool", "deployment", "automation", "concurrency limit", "block"]
     name: str
     action: Literal["create", "update", "remove"]
     fields: tuple[str, ...] = ()

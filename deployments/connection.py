@@ -26,6 +26,10 @@ async def connect(settings: Settings) -> AsyncIterator["PrefectClient"]:
     url = _require(settings)
     from prefect.client.orchestration import get_client
 
+    if settings.backend == "azure":
+        # Prefect reads results by blocks whose classes are loaded.
+        import infra.azure.results  # noqa: F401
+
     async with get_client() as client:
         with _translated(url):
             yield client

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from deployments.catalogue import load_flow
 from deployments.connection import require_server
+from deployments.result_storage import ensure_result_storage
 from infra.errors import ServerUnreachable
 from infra.local.prefect_env import use_prefect
 from infra.settings import Settings
@@ -34,7 +35,9 @@ def connect(settings: Settings) -> str | None:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         }
         use_prefect_again()
+        ensure_result_storage(settings)
         return f"{error} This run is recorded under {settings.home} and shows in the UI of the next `ahc up`."
+    ensure_result_storage(settings)
     return None
 
 

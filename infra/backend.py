@@ -5,11 +5,26 @@ secrets. Adapters are imported where they are chosen: one machine needs no Azure
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import fsspec
 
 from infra.environments import load_environment
-from infra.errors import ConfigurationError
-from infra.ports import Endpoint, ExperimentTracker, FolderStore, ModelRegistry, RegisteredModel, SecretStore
+from infra.ports import (
+    DataCatalogue,
+    Endpoint,
+    ExperimentTracker,
+    FolderStore,
+    ModelRegistry,
+    RegisteredModel,
+    SecretStore,
+)
 from infra.settings import Backend, Settings
+
+# A source may lie in Azure whatever the backend; programs open its URL without knowing whose identity that takes. The
+# class is imported with the first such URL.
+for _protocol in ("abfs", "abfss", "az"):
+    fsspec.register_implementation(_protocol, "infra.azure.filesystem.AzureFiles", clobber=True)
 
 
 def registry(settings: Settings) -> ModelRegistry:
@@ -51,16 +66,74 @@ def tracker(settings: Settings) -> ExperimentTracker:
 
 def folders(settings: Settings) -> FolderStore:
     """Where folders that a later run needs are kept."""
-    _only_local(settings.backend)
+    if settings.backend == "azure":
+        from infra.azure.folders import platform_folders
+
+        return platform_folders(settings)
     from infra.local.folders import LocalFolders
 
     return LocalFolders()
 
 
 def data_root(settings: Settings) -> str:
-    """The fsspec URL under which manifests, reports and records are kept."""
-    _only_local(settings.backend)
+    """The fsspec URL under which manifests, reports and the state of trainings are kept."""
+    if settings.backend == "azure":
+        from infra.azure.blobs import data_url
+        from infra.azure.resources import platform_resources
+
+        return data_url(platform_resources(settings).storage_account, "data")
     return str(settings.home)
+
+
+def lake(settings: Settings) -> str:
+    """The fsspec URL under which evaluation metrics are kept."""
+    return str(settings.home / "lake") if settings.backend == "local" else data_root(settings)
+
+
+def records_store(environment: str, settings: Settings) -> str:
+    """The fsspec URL under which the scoring records of this environment are kept; raises as `secrets` does."""
+    described = load_environment(environment, settings.environments)
+    if _backend(environment, settings) == "azure":
+        from infra.azure.blobs import data_url
+        from infra.azure.resources import environment_resources
+
+        return data_url(environment_resources(described, settings).storage_account, "records")
+    return str(settings.home / "lake")
+
+
+def samples(name: str, settings: Settings) -> str:
+    """Where the images of the sample data set of this name are, fetched if they weren't: a path or fsspec URL.
+
+    Raises:
+        DownloadFailed: As `infra.local.samples.fetch` does.
+    """
+    if settings.backend == "azure":
+        from infra.azure.samples import published_sample
+
+        return published_sample(name, settings)
+    from infra.local.samples import fetch
+
+    return str(fetch(name, settings.path("samples")))
+
+
+def data_catalogue(settings: Settings) -> DataCatalogue | None:
+    """Where people look for data versions; None on one machine, where their folder is all there is."""
+    if settings.backend == "azure":
+        from infra.azure.data_assets import AmlData
+
+        return AmlData(settings)
+    return None
+
+
+def exclusive(name: str, settings: Settings) -> AbstractContextManager[None]:
+    """Wait for the only holder of this name (which may have slashes) on all machines of the backend, and hold it."""
+    if settings.backend == "azure":
+        from infra.azure.leases import exclusive_name
+
+        return exclusive_name(name, settings)
+    from infra.local.locks import exclusive as exclusive_file
+
+    return exclusive_file(settings.home / name / ".lock")
 
 
 def secrets(environment: str, settings: Settings) -> SecretStore:
@@ -97,8 +170,3 @@ def endpoint(environment: str, settings: Settings) -> Endpoint:
 
 def _backend(environment: str, settings: Settings) -> Backend:
     return load_environment(environment, settings.environments).backend or settings.backend
-
-
-def _only_local(backend: Backend) -> None:
-    if backend != "local":
-        raise ConfigurationError(f"The backend `{backend}` has no adapter for this yet.", next_step="Use `local`.")

@@ -61,6 +61,17 @@ class EndpointStatus(Frozen):
     detail: str = ""
 
 
+class DataEntry(Frozen):
+    """A data version as a catalogue lists it."""
+
+    name: str
+    version: str = Field(description="Hash over its content.")
+    manifest_uri: str
+    source_uri: str
+    images: int
+    labels: tuple[str, ...]
+
+
 class ModelRegistry(Protocol):
     """Model versions and which of them is champion of which environment."""
 
@@ -156,11 +167,28 @@ class ExperimentTracker(Protocol):
         ...
 
 
+class DataCatalogue(Protocol):
+    """The data versions, where people look for them."""
+
+    def register(self, entry: DataEntry) -> str:
+        """List a data version, once; answers where a person looks at it."""
+        ...
+
+
 class FolderStore(Protocol):
     """Folders that outlive the machine on which they were made, such as trained weights and bundles."""
 
-    def publish(self, folder: Path, name: str) -> str:
-        """Keep a copy under `name`, which stands for its content; answers a URL. What is there is not copied again."""
+    def publish(self, folder: Path, name: str, *, files: Sequence[str] = ()) -> str:
+        """Keep a copy under `name`, which stands for its content; answers a URL. What is there is not copied again.
+
+        Args:
+            folder: It may hold further folders, and nobody writes into it any more.
+            name: May have slashes.
+            files: Only these of its files are needed, named from the folder; all, where none is named.
+
+        Raises:
+            ModelNotFound: The folder, or one of `files`, is not there.
+        """
         ...
 
     def fetch(self, url: str) -> Path:

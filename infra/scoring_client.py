@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from infra.errors import AccessDenied, EndpointUnreachable, PlatformError, RequestRejected
 from infra.ports import LiveModel
+from infra.telemetry import traceparent
 
 
 class ScoringClient:
@@ -41,21 +42,29 @@ class ScoringClient:
     def close(self) -> None:
         self._client.close()
 
-    def score(self, image: bytes, content_type: str = "application/octet-stream") -> dict[str, Any]:
+    def score(
+        self, image: bytes, content_type: str = "application/octet-stream", *, trace: str | None = None
+    ) -> dict[str, Any]:
         """The answer to one image: `predictions`, `model` and `request_id` as of the scoring API.
+
+        Args:
+            image: The bytes of a JPEG, PNG or WebP file.
+            content_type: What they are; the bytes decide where this is `application/octet-stream`.
+            trace: The header `traceparent` to send; the trace that is open here, or a new one, if missing.
 
         Raises:
             EndpointUnreachable: It doesn't answer, is overloaded, or failed.
             AccessDenied: The key is not valid there.
             RequestRejected: The image can't be scored; the message says why.
         """
-        answer = self._ask("POST", "/score", content=image, headers={"Content-Type": content_type})
+        headers = {"Content-Type": content_type, "traceparent": trace or traceparent()}
+        answer = self._ask("POST", "/score", content=image, headers=headers)
         content: dict[str, Any] = answer.json()
         return content
 
     def model(self) -> LiveModel:
         """The model that the endpoint itself reports; raises as `score` does."""
-        content = self._ask("GET", "/model").json()
+        content = self._ask("GET", "/model", headers={"traceparent": traceparent()}).json()
         return LiveModel(name=content["name"], version=content["version"], digest=content["digest"])
 
     def ready(self) -> bool:

@@ -18,7 +18,7 @@ from model.config import TrainingConfig
 from model.errors import DataRejected, ImageRejected, SourceUnreadable
 from model.images import Pixels, Preprocessing, open_image, preprocess, to_rgb
 from model.manifest import read_manifest
-from model.sources import read_bytes
+from model.sources import filesystem_of, read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +90,8 @@ class ManifestImages(Dataset[Batch]):
         self.paths = [str(path) for path in frame["path"]]
         self.targets = torch.tensor([index[label] for label in frame["label"]], dtype=torch.long)
         self.source_uri = source_uri
+        # Goes with this to the loader's processes, which would not know by the URL alone how it is opened.
+        self.filesystem = filesystem_of(source_uri)
         self.decode = decode
         self.preprocessing = preprocessing
         self.cache: tuple[Tensor, Tensor] | None = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from model.dataset import ImageData
     from model.manifest import DataVersion
 
-__all__ = ["EpochReport", "FitResult", "fit"]
+__all__ = ["RESULT", "EpochReport", "FitResult", "fit"]
 
 log = logging.getLogger(__name__)
 

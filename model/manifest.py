@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
+import posixpath
 import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,11 +34,13 @@ __all__ = [
     "SplitConfig",
     "build_manifest",
     "frozen_splits",
+    "latest_manifest",
     "read_manifest",
     "source_fingerprint",
     "write_manifest",
 ]
 
+MANIFEST: Final = "manifest.parquet"
 COLUMNS: Final = ("path", "label", "split", *Measured._fields)
 _VERSIONED: Final = ("path", "label", "split", "sha256", "bytes")
 _NUMBERS: Final = ("bytes", "width", "height")
@@ -128,7 +133,7 @@ def write_manifest(frame: "pd.DataFrame", *, root: str, name: str, source_uri: s
     if not _NAME.fullmatch(name):
         raise InvalidConfig(f"`{name}` can't name a data set: letters, digits, dots, dashes and underscores only.")
     version = _version(frame)
-    uri = f"{canonical_uri(root)}/{name}/{version}/manifest.parquet"
+    uri = f"{canonical_uri(root)}/{name}/{version}/{MANIFEST}"
     _store(_parquet(frame), uri)
     usable = frame[frame["split"] != ""]
     images = Counter(zip(usable["label"], usable["split"], strict=True))
@@ -142,6 +147,23 @@ def write_manifest(frame: "pd.DataFrame", *, root: str, name: str, source_uri: s
         labels=tuple(counts),
         counts=counts,
     )
+
+
+def latest_manifest(root: str, name: str) -> str | None:
+    """The manifest of a data set that was stored last; None before the first."""
+    folder = f"{canonical_uri(root)}/{name}"
+    filesystem, path = fsspec.core.url_to_fs(folder)
+    found = filesystem.find(path, maxdepth=2, detail=True)
+    ages = {file: _stored_at(info) for file, info in found.items() if posixpath.basename(file) == MANIFEST}
+    if not ages:
+        return None
+    version = posixpath.basename(posixpath.dirname(max(ages, key=ages.__getitem__)))
+    return f"{folder}/{version}/{MANIFEST}"
+
+
+def _stored_at(info: Mapping[str, Any]) -> Any:
+    """In whichever word and type the store has for it."""
+    return next(info[key] for key in ("mtime", "last_modified", "LastModified", "created") if info.get(key) is not None)
 
 
 def read_manifest(uri: str) -> "pd.DataFrame":
@@ -236,18 +258,23 @@ def _store(content: bytes, uri: str) -> None:
     filesystem, path = fsspec.core.url_to_fs(uri)
     if filesystem.exists(path):
         return
-    folder = path.rsplit("/", 1)[0]
-    temporary = f"{folder}/.{uuid.uuid4().hex}.partial"
-    filesystem.makedirs(folder, exist_ok=True)
+    filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    if is_local(uri):
+        _store_on_disk(content, path)
+        return
+    # An object store shows an object whole or not at all; of two writers of one version, the first one's stays.
+    with suppress(FileExistsError):
+        filesystem.pipe_file(path, content, mode="create")
+
+
+def _store_on_disk(content: bytes, path: str) -> None:
+    temporary = Path(path).with_name(f".{uuid.uuid4().hex}.partial")
     try:
-        with filesystem.open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
-            if is_local(uri):
-                # A manifest is never written again: after a power cut it must not be there and empty.
-                file.flush()
-                os.fsync(file.fileno())
-        filesystem.mv(temporary, path)
-    except BaseException:
-        if filesystem.exists(temporary):
-            filesystem.rm_file(temporary)
-        raise
+            # A manifest is never written again: after a power cut it must not be there and empty.
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -29,6 +29,11 @@ def is_local(source_uri: str) -> bool:
     return _is_local(_filesystem(source_uri)[0])
 
 
+def filesystem_of(source_uri: str) -> Any:
+    """The fsspec file system that opens this source."""
+    return _filesystem(source_uri)[0]
+
+
 def source_exists(source_uri: str) -> bool:
     """Whether the source's folder or manifest file is there."""
     filesystem, path = _filesystem(source_uri)

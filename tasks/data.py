@@ -1,27 +1,30 @@
 """Data: find the source, list it as an immutable manifest, validate that."""
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.local.samples import SAMPLES, fetch
-from infra.ports import Frozen, RegisteredModel
-from infra.settings import get_settings
+from infra.backend import data_catalogue, data_root, samples
+from infra.local.samples import SAMPLES
+from infra.ports import DataEntry, Frozen, RegisteredModel
+from infra.settings import Settings, get_settings
 from model.errors import DataRejected
 from model.manifest import (
     DataVersion,
     SplitConfig,
     build_manifest,
     frozen_splits,
+    latest_manifest,
     read_manifest,
     source_fingerprint,
     write_manifest,
 )
 from model.validation import ValidationConfig, ValidationReport, validate
-from tasks.artifacts import Progress, create_markdown_artifact, table
+from tasks.artifacts import Progress, create_link_artifact, create_markdown_artifact, table
+from tasks.reports import how_to_open, keep_report
 from tasks.stage import Result, key_of, stage
 
 
@@ -56,11 +59,17 @@ class Manifest(Result):
     data: DataVersion
 
 
+class Listed(Result):
+    """Where a catalogue shows a data version."""
+
+    link: str
+
+
 class Validation(Result):
     """What Great Expectations found; nothing that blocks."""
 
     report: ValidationReport
-    html: str = Field(description="Path of the report for a browser.")
+    html: str = Field(description="Path or URL of the report for a browser.")
 
 
 class ValidatedData(Frozen):
@@ -78,18 +87,18 @@ class ValidatedData(Frozen):
 def locate_data(request: DataRequest) -> Source:
     """Fetch a sample data set, or take the source as it is."""
     settings = get_settings()
-    uri = str(fetch(request.source, settings.path("samples"))) if request.source in SAMPLES else request.source
+    uri = samples(request.source, settings) if request.source in SAMPLES else request.source
     return Source(
         uri=uri,
         name=name_of(request),
         fingerprint=source_fingerprint(uri),
-        known_splits=_latest_manifest(settings.path("data", name_of(request))),
+        known_splits=latest_manifest(_manifests(settings), name_of(request)),
     )
 
 
-def _latest_manifest(folder: Path) -> str | None:
-    manifests = sorted(folder.glob("*/manifest.parquet"), key=lambda path: path.stat().st_mtime)
-    return str(manifests[-1]) if manifests else None
+def _manifests(settings: Settings) -> str:
+    """The folder or URL of all data versions."""
+    return f"{data_root(settings)}/data"
 
 
 def name_of(request: DataRequest) -> str:
@@ -117,9 +126,24 @@ def build_data_manifest(source: Source, split: SplitConfig) -> Manifest:
         workers=settings.workers,
         progress=lambda done, total: progress.update(done, total, f"{done:,} of {total:,} images read"),
     )
-    data = write_manifest(frame, root=str(settings.path("data")), name=source.name, source_uri=source.uri)
+    data = write_manifest(frame, root=_manifests(settings), name=source.name, source_uri=source.uri)
     get_run_logger().info("Data version %s@%s: %d images.", data.name, data.version, data.images)
     return Manifest(data=data)
+
+
+def list_data(data: DataVersion) -> None:
+    """List a data version in the backend's catalogue, where it has one."""
+    if data_catalogue(get_settings()) is not None:
+        _register_data(data)
+
+
+@stage("List data", "list {data.name}@{data.version}", key=lambda data: key_of("listed", data.manifest_uri, code=[]))
+def _register_data(data: DataVersion) -> Listed:
+    catalogue = data_catalogue(get_settings())
+    assert catalogue is not None
+    link = catalogue.register(DataEntry(**data.model_dump(exclude={"counts"})))
+    create_link_artifact(key="data-asset", link=link, link_text=data.label, description=f"Data {data.label}")
+    return Listed(link=link)
 
 
 def _validation_key(data: DataVersion, config: ValidationConfig, champion: RegisteredModel | None) -> str:
@@ -141,17 +165,18 @@ def validate_data(data: DataVersion, config: ValidationConfig, champion: Registe
     frame = read_manifest(data.manifest_uri)
     reference = _reference(data, champion)
     report = validate(frame, config, reference=read_manifest(reference) if reference else None)
-    page = get_settings().path("reports", f"{data.name}@{data.version}") / "data-report.html"
-    page.write_text(render_report(report, frame, data), encoding="utf-8")
+    page = keep_report(
+        f"{data.name}@{data.version}", "data-report.html", render_report(report, frame, data).encode("utf-8")
+    )
     create_markdown_artifact(
         key="data-report", markdown=_markdown(report, data, page), description=f"Data report {data.name}@{data.version}"
     )
     try:
         report.require()
     except DataRejected as error:
-        error.next_step = f"Open {page}, correct or remove the named files, and run again."
+        error.next_step = f"Open {how_to_open(page)}, correct or remove the named files, and run again."
         raise
-    return Validation(report=report, html=str(page))
+    return Validation(report=report, html=page)
 
 
 def _reference(data: DataVersion, champion: RegisteredModel | None) -> str | None:
@@ -161,7 +186,7 @@ def _reference(data: DataVersion, champion: RegisteredModel | None) -> str | Non
     return champion.tags.get("data_uri")
 
 
-def _markdown(report: ValidationReport, data: DataVersion, page: Path) -> str:
+def _markdown(report: ValidationReport, data: DataVersion, page: str) -> str:
     mark = {True: "passed", False: "**FAILED**"}
     findings: list[tuple[Any, ...]] = [
         (mark[finding.passed], finding.severity, finding.check, finding.message, ", ".join(finding.examples[:3]))
@@ -177,5 +202,5 @@ def _markdown(report: ValidationReport, data: DataVersion, page: Path) -> str:
         + table(("result", "severity", "check", "what was found", "examples"), findings)
         + "\n\n## Images per label\n\n"
         + table(("label", "train", "validation", "test"), counts)
-        + f"\n\nThe report with pictures: `{page}`\n"
+        + f"\n\nThe report with pictures: {how_to_open(page)}\n"
     )

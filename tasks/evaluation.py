@@ -1,11 +1,12 @@
 """Evaluation: make the bundle, find the champion, compare both on identical images, give the verdict."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 
-from infra.backend import endpoint, registry, tracker
+from infra.backend import endpoint, folders, registry, tracker
 from infra.ports import RegisteredModel
 from infra.revision import revision
 from infra.settings import get_settings
@@ -15,6 +16,7 @@ from model.evaluation import Evaluation
 from model.gate import GateConfig, Verdict
 from model.manifest import DataVersion, read_manifest
 from tasks.artifacts import create_markdown_artifact, picture, table
+from tasks.reports import keep_report, read_report
 from tasks.stage import Result, config_hash, key_of, package_versions, stage
 from tasks.training import Training
 
@@ -84,12 +86,21 @@ def seal_bundle(data: DataVersion, config: TrainingConfig, training: Training) -
         seed=config.seed,
         environment=package_versions("torch", "pytorch-lightning", "onnx", "onnxruntime", "numpy", "pillow"),
     )
-    folder = get_settings().path("bundles") / _bundle_key(data, config, training)
+    settings, key = get_settings(), _bundle_key(data, config, training)
+    kept = folders(settings)
+    checkpoint = kept.fetch(training.directory) / PurePosixPath(training.checkpoint).name
     bundle = build_bundle(
-        Path(training.checkpoint), data, folder, name=data.name, lineage=lineage, history=training.history
+        checkpoint, data, settings.path("bundles") / key, name=data.name, lineage=lineage, history=training.history
     )
-    get_run_logger().info("Bundle %s, digest %s.", bundle.path, bundle.digest)
-    return Sealed(bundle=bundle)
+    # By its digest too: of one key two machines may make bundles that differ.
+    place = kept.publish(Path(bundle.path), f"bundles/{key}/{bundle.digest}")
+    get_run_logger().info("Bundle %s, digest %s.", place, bundle.digest)
+    return Sealed(bundle=bundle.model_copy(update={"path": place}))
+
+
+def local_bundle(bundle: BundleRef) -> Path:
+    """The folder of a sealed bundle on this machine; its bytes are not verified yet."""
+    return folders(get_settings()).fetch(bundle.path)
 
 
 def _judgement_key(bundle: BundleRef, opponent: RegisteredModel | None, data: DataVersion, gates: GateConfig) -> str:
@@ -109,7 +120,7 @@ def evaluate_and_judge(
     settings = get_settings()
     champion = registry(settings).download(opponent, settings.path("champions")) if opponent else None
     frame = read_manifest(data.manifest_uri)
-    assessment = assess(Path(bundle.path), champion, frame, data.source_uri, seed=gates.seed)
+    assessment = assess(local_bundle(bundle), champion, frame, data.source_uri, seed=gates.seed)
     verdict = judge(assessment, gates)
     plots = _show(bundle, assessment, data)
     create_markdown_artifact(
@@ -120,15 +131,13 @@ def evaluate_and_judge(
 
 
 def _show(bundle: BundleRef, assessment: "Assessment", data: DataVersion) -> dict[str, str]:
-    """Publish the pictures of an evaluation; answers their paths by name."""
+    """Publish the pictures of an evaluation; answers by name where they are kept."""
     from model.plots import draw_evaluation
 
     plots = {}
     for name, png in draw_evaluation(assessment, data.source_uri).items():
         picture(name, png, f"{bundle.name} {bundle.digest[:12]}: {name.replace('-', ' ')}")
-        path = _report_folder(bundle) / f"{name}.png"
-        path.write_bytes(png)
-        plots[name] = str(path)
+        plots[name] = keep_report(f"{bundle.name}-{bundle.digest[:12]}", f"{name}.png", png)
     return plots
 
 
@@ -138,16 +147,15 @@ def _tracked_key(bundle: BundleRef, judgement: Judgement, training: Training) ->
 
 @stage("Track evaluation", "metrics of {bundle.name}", key=_tracked_key)
 def track_evaluation(bundle: BundleRef, judgement: Judgement, training: Training) -> Result:
-    """Put the test metrics, plots and model card beside the curves, where runs are compared."""
+    """Put the test metrics and plots beside the curves, where runs are compared."""
     experiment = tracker(get_settings())
     experiment.log(training.tracking_run, scalars(judgement.evaluation), step=training.epochs)
-    experiment.log_files(training.tracking_run, _report_folder(bundle))
-    get_run_logger().info("Metrics and plots are at %s", training.tracking_link)
+    with TemporaryDirectory(prefix="ahc-plots-") as folder:
+        for name, uri in judgement.plots.items():
+            (Path(folder) / f"{name}.png").write_bytes(read_report(uri))
+        experiment.log_files(training.tracking_run, Path(folder))
+    get_run_logger().info("Metrics and plots of %s are at %s", bundle.name, training.tracking_link)
     return Result()
-
-
-def _report_folder(bundle: BundleRef) -> Path:
-    return get_settings().path("reports", f"{bundle.name}-{bundle.digest[:12]}")
 
 
 def _markdown(verdict: Verdict, assessment: "Assessment", opponent: RegisteredModel | None) -> str:

@@ -1,16 +1,15 @@
 """Registration: a bundle becomes a version of its model."""
 
-from pathlib import Path
-
 from prefect import get_run_logger
 from prefect.events import emit_event
 
 from infra.backend import registry
+from infra.correlation import correlation_id
 from infra.ports import RegisteredModel
 from infra.settings import get_settings
 from model.bundle import BundleRef, open_bundle
 from model.manifest import DataVersion
-from tasks.evaluation import Judgement, scalars
+from tasks.evaluation import Judgement, local_bundle, scalars
 from tasks.stage import Result, key_of, stage
 from tasks.training import Training
 
@@ -28,9 +27,10 @@ class Registration(Result):
 )
 def register(bundle: BundleRef, judgement: Judgement, data: DataVersion, training: Training) -> Registration:
     """Store the bundle as the next version, with its lineage, metrics and verdict; once for each digest."""
-    lineage = open_bundle(Path(bundle.path), digest=bundle.digest).lineage
+    folder = local_bundle(bundle)
+    lineage = open_bundle(folder, digest=bundle.digest).lineage
     model = registry(get_settings()).register(
-        Path(bundle.path),
+        folder,
         name=bundle.name,
         digest=bundle.digest,
         tags={
@@ -41,6 +41,7 @@ def register(bundle: BundleRef, judgement: Judgement, data: DataVersion, trainin
             "data_uri": data.manifest_uri,
             "code": lineage.code,
             "mlflow_run": training.tracking_run,
+            "correlation_id": correlation_id(),
         },
         metrics=scalars(judgement.evaluation),
     )

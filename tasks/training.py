@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import tracker
-from infra.local.locks import exclusive
+from infra.backend import data_root, exclusive, folders, tracker
+from infra.errors import PlatformError
 from infra.revision import revision
 from infra.settings import get_settings
 from model.config import TrainingConfig
 from model.manifest import DataVersion
 from tasks.artifacts import Progress, picture
 from tasks.stage import Result, key_of, stage
+from tasks.training_state import TrainingState
 
 if TYPE_CHECKING:
     from model.fit import EpochReport
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Training(Result):
     """A finished training."""
 
-    checkpoint: str
-    directory: str
+    checkpoint: str = Field(description="In `directory`.")
+    directory: str = Field(description="Path or URL; its last part is the training's key.")
     epochs: int
     images_per_second: float | None
     resumed_from_epoch: int | None
@@ -47,8 +48,10 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
     settings, log = get_settings(), get_run_logger()
     key = training_key(data, config)
     directory = settings.path("training", key)
+    state = TrainingState(directory, f"{data_root(settings)}/training/{key}")
     # Two runs that want the same training: one makes it, the other waits and finds it made.
-    with exclusive(directory / ".lock"):
+    with exclusive(f"training/{key}", settings):
+        state.bring()
         experiment = tracker(settings)
         run = experiment.start(
             key,
@@ -63,6 +66,11 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
             nonlocal said
             said = _describe(report)
             log.info(said)
+            try:
+                state.keep()
+            except PlatformError as error:
+                # The next epoch's copy makes it good; only another machine would go on from an earlier one.
+                log.warning("The state after epoch %d is on this machine only: %s", report.epoch, error)
             experiment.log(run, _metrics(report), step=report.epoch)
 
         try:
@@ -76,6 +84,8 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
         except BaseException:
             experiment.end(run, succeeded=False)
             raise
+        state.keep()
+        place = folders(settings).publish(directory, f"training/{key}", files=(Path(result.checkpoint).name,))
         progress.update(1, 1, said)
         if result.resumed_from_epoch is not None:
             log.warning("The training was interrupted before; it went on after epoch %d.", result.resumed_from_epoch)
@@ -85,8 +95,8 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
         experiment.log_files(run, _shown(directory, curves))
         experiment.end(run, succeeded=True)
     return Training(
-        checkpoint=result.checkpoint,
-        directory=str(directory),
+        checkpoint=f"{place}/{Path(result.checkpoint).name}",
+        directory=place,
         epochs=result.epochs,
         images_per_second=result.images_per_second,
         resumed_from_epoch=result.resumed_from_epoch,

@@ -10,6 +10,7 @@ import typer
 from deployments.apply import Change, apply, plan
 from deployments.connection import connect
 from deployments.entries import read_project, read_server
+from deployments.result_storage import plan_result_storage
 from infra.settings import PROJECT, Settings, get_settings
 
 PROJECT_FILE = PROJECT / "prefect.yaml"
@@ -24,7 +25,7 @@ def deploy(
     ] = SERVER_FILE,
     as_json: Annotated[bool, typer.Option("--json", help="Print the changes as JSON.")] = False,
 ) -> None:
-    """Apply work pools, deployments, schedules, limits and automations to the Prefect server.
+    """Apply work pools, result storage, deployments, schedules, limits and automations to the Prefect server.
 
     Applying twice changes nothing. What has our tag and is no longer in the files is removed.
     """
@@ -55,7 +56,7 @@ async def deploy_files(
     """
     deployments, server = read_project(project_file), read_server(server_file)
     async with connect(settings) as client:
-        changes = await plan(client, deployments, server)
+        changes = (*await plan_result_storage(client, settings), *await plan(client, deployments, server))
         if not dry_run:
             await apply(changes)
     return changes

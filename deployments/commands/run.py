@@ -15,7 +15,10 @@ from infra.settings import get_settings
 
 def run(
     flow: Annotated[
-        str, typer.Argument(help="lifecycle, data-validation, training, release, rollback, infrastructure.")
+        str,
+        typer.Argument(
+            help="lifecycle, data-validation, training, release, rollback, infrastructure or scoring-records."
+        ),
     ],
     parameters: Annotated[
         list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="A parameter; `training.epochs=3`.")

@@ -1,18 +1,27 @@
 """One writer at a time, on any machine: a blob lease, which goes with its holder."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from infra.azure.blobs import blob_service
+from infra.azure.failures import azure_errors
+from infra.azure.resources import platform_resources
 from infra.errors import Conflict
+from infra.settings import Settings
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient
 
 LEASE_SECONDS: Final = 15
 """After so long, the lease of a holder that was killed is free."""
+HOURS_LEASE_SECONDS: Final = 60
+"""Of work that runs for hours: it outlives so long without network."""
+SLOWEST_POLL: Final = 5.0
+"""Seconds between two looks at a lease that was held for long."""
 
 
 @contextmanager
@@ -39,9 +48,26 @@ def exclusive_blob(blob: "BlobClient", *, patience: float = 600, lease_seconds: 
         _release(lease)
 
 
+@contextmanager
+def exclusive_name(name: str, settings: Settings) -> Iterator[None]:
+    """Hold a name alone among all machines of the platform; waits for as long as another holds it.
+
+    Whoever lost the lease in a longer time without network meets another holder, so what is made under it has to bear
+    that.
+    """
+    account = platform_resources(settings).storage_account
+    blob = blob_service(account).get_blob_client("models", f"locks/{name}")
+    with azure_errors(f"holding the lock {name}"):
+        stack = ExitStack()
+        stack.enter_context(exclusive_blob(blob, patience=math.inf, lease_seconds=HOURS_LEASE_SECONDS))
+    with stack:
+        yield
+
+
 def _acquire(blob: "BlobClient", deadline: float, seconds: int) -> object:
     from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
+    pause = 0.2
     while True:
         try:
             return blob.acquire_lease(seconds)
@@ -53,7 +79,8 @@ def _acquire(blob: "BlobClient", deadline: float, seconds: int) -> object:
                 raise
             if time.monotonic() > deadline:
                 raise Conflict(f"Another writer holds {blob.container_name}/{blob.blob_name}.") from error
-            time.sleep(0.2)
+            time.sleep(pause)
+            pause = min(pause * 1.2, SLOWEST_POLL)
 
 
 def _renew(lease: object, released: threading.Event, every: float) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,8 +16,10 @@ from infra.azure.folders import BlobFolders
 from infra.azure.leases import exclusive_blob
 from infra.azure.resources import EnvironmentResources, environment_resources, platform_resources
 from infra.azure.scoring_image import pinned_image
+from infra.correlation import correlation_id
 from infra.environments import Environment, endpoint_key
 from infra.errors import EndpointUnreachable, PlatformError
+from infra.folder_files import files_of
 from infra.ports import LiveModel, SecretStore
 from infra.scoring_client import ScoringClient
 from infra.settings import Settings
@@ -89,11 +90,11 @@ class ScoringEnvironment:
             key_vault_url=resources.key_vault_url,
             identity_client_id=resources.identity_client_id,
             records_url=f"https://{resources.storage_account}.blob.core.windows.net/records",
-            sample_rate=self.environment.azure.sample_rate,
+            sample_rate=self.environment.sample_rate,
             scoring_threads=self.environment.scoring_threads,
             port=PORT,
             certificate=certificate,
-            correlation_id=uuid.uuid4().hex,
+            correlation_id=correlation_id(),
             telemetry=SecretStr(resources.application_insights_connection_string),
         )
 
@@ -172,7 +173,7 @@ def _accepts(client: ScoringClient) -> bool:
 def _content(folder: Path) -> str:
     """sha256 over the names and bytes of all files."""
     whole = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in files_of(folder):
         whole.update(f"{path.relative_to(folder).as_posix()}\n".encode())
         whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()

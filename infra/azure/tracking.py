@@ -27,11 +27,15 @@ def aml_tracker(settings: Settings) -> MlflowTracker:
 
 def studio_link(platform: PlatformResources, run_id: str) -> str:
     """Where Azure ML Studio shows a run."""
-    workspace = (
+    return f"{STUDIO}/runs/{run_id}?wsid={workspace_id(platform)}"
+
+
+def workspace_id(platform: PlatformResources) -> str:
+    """The resource id of the Azure ML workspace."""
+    return (
         f"/subscriptions/{platform.subscription_id}/resourceGroups/{platform.resource_group}"
         f"/providers/Microsoft.MachineLearningServices/workspaces/{platform.workspace}"
     )
-    return f"{STUDIO}/runs/{run_id}?wsid={workspace}"
 
 
 @lru_cache(maxsize=4)

@@ -8,11 +8,15 @@ from pathlib import Path
 from infra.settings import PROJECT, Settings
 
 WORK_POOL = "local"
+AZURE_RESULTS = "ahc-azure-results/platform"
+"""The block (type/name) that keeps results with the backend `azure`; `ahc deploy` makes it."""
 
 
 def prefect_environment(settings: Settings) -> dict[str, str]:
     """The PREFECT_ variables of the server under `settings.home`, its worker, its runs and its clients."""
+    azure = {"PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": AZURE_RESULTS} if settings.backend == "azure" else {}
     return {
+        **azure,
         "PREFECT_HOME": str(settings.path("prefect")),
         "PREFECT_API_URL": settings.prefect_api_url,
         "PREFECT_SERVER_UI_API_URL": settings.prefect_api_url,

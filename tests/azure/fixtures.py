@@ -23,6 +23,7 @@ def forget_clients() -> None:
     """Clients keep what an earlier cloud told them."""
     from infra.azure.blobs import blob_service
     from infra.azure.container_groups import container_client
+    from infra.azure.filesystem import AzureFiles
     from infra.azure.registry import ml_client
     from infra.azure.routers import dns_client
     from infra.azure.secrets import secret_client
@@ -30,6 +31,7 @@ def forget_clients() -> None:
 
     for cached in (credential, blob_service, container_client, dns_client, ml_client, secret_client, web_client):
         cached.cache_clear()
+    AzureFiles.clear_instance_cache()
     forget_resources()
 
 
