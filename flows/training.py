@@ -5,6 +5,7 @@ from model.config import TrainingConfig
 from model.gate import GateConfig
 from model.manifest import DataVersion
 from tasks.evaluation import evaluate_and_judge, find_opponent, seal_bundle, track_evaluation
+from tasks.lake import publish_metrics
 from tasks.pipeline import pipeline, rename_run
 from tasks.registration import register
 from tasks.summary import Trained
@@ -35,5 +36,6 @@ def training(
     judgement = evaluate_and_judge(sealed.bundle, opponent.model, data, gates)
     track_evaluation(sealed.bundle, judgement, trained)
     registration = register(sealed.bundle, judgement, data, trained)
+    publish_metrics(registration.model, judgement, data)
     rename_run(f"training {data.label} -> v{registration.model.version}")
     return Trained(training=trained, sealed=sealed, judgement=judgement, registration=registration)

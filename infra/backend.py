@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 import fsspec
 
 from infra.environments import load_environment
-from infra.errors import ConfigurationError
 from infra.images import ImageBuilder
 from infra.ports import (
     DataCatalogue,
@@ -78,13 +77,29 @@ def folders(settings: Settings) -> FolderStore:
 
 
 def data_root(settings: Settings) -> str:
-    """The fsspec URL under which manifests, reports, records and the state of trainings are kept."""
+    """The fsspec URL under which manifests, reports and the state of trainings are kept."""
     if settings.backend == "azure":
         from infra.azure.blobs import data_url
         from infra.azure.resources import platform_resources
 
         return data_url(platform_resources(settings).storage_account, "data")
     return str(settings.home)
+
+
+def lake(settings: Settings) -> str:
+    """The fsspec URL under which evaluation metrics are kept."""
+    return str(settings.home / "lake") if settings.backend == "local" else data_root(settings)
+
+
+def records_store(environment: str, settings: Settings) -> str:
+    """The fsspec URL under which the scoring records of this environment are kept; raises as `secrets` does."""
+    described = load_environment(environment, settings.environments)
+    if _backend(environment, settings) == "azure":
+        from infra.azure.blobs import data_url
+        from infra.azure.resources import environment_resources
+
+        return data_url(environment_resources(described, settings).storage_account, "records")
+    return str(settings.home / "lake")
 
 
 def samples(name: str, settings: Settings) -> str:
@@ -156,7 +171,14 @@ def endpoint(environment: str, settings: Settings) -> Endpoint:
     """The endpoint of the environment of this name; raises as `secrets` does."""
     described = load_environment(environment, settings.environments)
     store = secrets(environment, settings)
-    _only_local(backend_of(environment, settings))
+    if backend_of(environment, settings) == "azure":
+        if described.azure.endpoint == "app-service":
+            from infra.azure.app_service import AppServiceEndpoint
+
+            return AppServiceEndpoint(described, settings, store)
+        from infra.azure.container_instances import ContainerInstancesEndpoint
+
+        return ContainerInstancesEndpoint(described, settings, store)
     from infra.local.endpoint import LocalEndpoint
 
     return LocalEndpoint(described, settings, store)
@@ -165,8 +187,3 @@ def endpoint(environment: str, settings: Settings) -> Endpoint:
 def backend_of(environment: str, settings: Settings) -> Backend:
     """Where the endpoint and the secrets of the environment of this name are; raises as `secrets` does."""
     return load_environment(environment, settings.environments).backend or settings.backend
-
-
-def _only_local(backend: Backend) -> None:
-    if backend != "local":
-        raise ConfigurationError(f"The backend `{backend}` has no adapter for this yet.", next_step="Use `local`.")

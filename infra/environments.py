@@ -46,9 +46,6 @@ class AzureTarget(Frozen):
     subscription_id: str | None = Field(
         default=None, description="Where this environment is in a subscription of its own."
     )
-    sample_rate: float = Field(
-        default=0.1, ge=0, le=1, description="Share of the scored requests whose record goes to the data lake."
-    )
 
 
 class Environment(Frozen):
@@ -58,6 +55,9 @@ class Environment(Frozen):
     description: str
     port_offset: int = Field(ge=0, le=100, description="Added to AHC_ENDPOINT_BASE_PORT.")
     scoring_threads: int = Field(default=0, ge=0, description="Threads that score; 0 means one a core.")
+    sample_rate: float = Field(
+        default=0.1, ge=0, le=1, description="Share of the scored requests whose record goes to the data lake."
+    )
     backend: Backend | None = Field(
         default=None, description="Where its endpoint and secrets are; as AHC_BACKEND says where this is missing."
     )

@@ -1,5 +1,6 @@
 """A client of the scoring API, whose errors are the platform's."""
 
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ from pydantic import SecretStr
 
 from infra.errors import AccessDenied, EndpointUnreachable, PlatformError, RequestRejected
 from infra.ports import LiveModel
+from infra.telemetry import traceparent
 
 
 class ScoringClient:
@@ -25,7 +27,8 @@ class ScoringClient:
             base_url=self._url,
             headers={"Authorization": f"Bearer {key.get_secret_value()}"},
             timeout=httpx.Timeout(seconds, connect=min(seconds, 5.0)),
-            trust_env=False,
+            # A proxy can't reach this machine; what is elsewhere may be behind one, with a certificate of its own.
+            trust_env=not _on_this_machine(self._url),
         )
 
     def __enter__(self) -> Self:
@@ -39,21 +42,29 @@ class ScoringClient:
     def close(self) -> None:
         self._client.close()
 
-    def score(self, image: bytes, content_type: str = "application/octet-stream") -> dict[str, Any]:
+    def score(
+        self, image: bytes, content_type: str = "application/octet-stream", *, trace: str | None = None
+    ) -> dict[str, Any]:
         """The answer to one image: `predictions`, `model` and `request_id` as of the scoring API.
+
+        Args:
+            image: The bytes of a JPEG, PNG or WebP file.
+            content_type: What they are; the bytes decide where this is `application/octet-stream`.
+            trace: The header `traceparent` to send; the trace that is open here, or a new one, if missing.
 
         Raises:
             EndpointUnreachable: It doesn't answer, is overloaded, or failed.
             AccessDenied: The key is not valid there.
             RequestRejected: The image can't be scored; the message says why.
         """
-        answer = self._ask("POST", "/score", content=image, headers={"Content-Type": content_type})
+        headers = {"Content-Type": content_type, "traceparent": trace or traceparent()}
+        answer = self._ask("POST", "/score", content=image, headers=headers)
         content: dict[str, Any] = answer.json()
         return content
 
     def model(self) -> LiveModel:
         """The model that the endpoint itself reports; raises as `score` does."""
-        content = self._ask("GET", "/model").json()
+        content = self._ask("GET", "/model", headers={"traceparent": traceparent()}).json()
         return LiveModel(name=content["name"], version=content["version"], digest=content["digest"])
 
     def ready(self) -> bool:
@@ -71,6 +82,14 @@ class ScoringClient:
         if answer.is_success:
             return answer
         raise _translate(answer, self._url)
+
+
+def _on_this_machine(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _translate(answer: httpx.Response, url: str) -> PlatformError:

@@ -61,6 +61,12 @@ class Settings(BaseSettings):
         description="Whether this is a virtual machine with a managed identity to sign in with; containers say so by "
         "themselves.",
     )
+    correlation_id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$",
+        description="Ties spans, runs, models and requests to what started them, such as a pipeline's build id; the id "
+        "of the root flow run where it is missing.",
+    )
     workers: int = Field(default=0, ge=0, description="Processes that read images; 0 means one a core.")
     log_level: str = Field(default="INFO", description="Level of the platform's own log lines.")
 

@@ -13,6 +13,7 @@ import infra.azure.results  # noqa: F401
 from infra.errors import PlatformError
 from model.errors import ModelError
 from tasks.failures import Known, translated
+from tasks.spans import run_span
 from tasks.stage import publish_failure_card
 
 P = ParamSpec("P")
@@ -36,8 +37,10 @@ def pipeline(name: str, run_name: str, *, keep_result: bool = False) -> Callable
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                with translated():
-                    return function(*args, **kwargs)
+                with run_span(name, function, *args, **kwargs) as tell, translated():
+                    result = function(*args, **kwargs)
+                    tell(result)
+                    return result
             except (ModelError, PlatformError) as error:
                 publish_failure_card(error, name)
                 return cast("R", Failed(name=type(error).__name__, message=_message(error), data=error))

@@ -4,6 +4,7 @@ from prefect import get_run_logger
 from prefect.events import emit_event
 
 from infra.backend import registry
+from infra.correlation import correlation_id
 from infra.ports import RegisteredModel
 from infra.settings import get_settings
 from model.bundle import BundleRef, open_bundle
@@ -40,6 +41,7 @@ def register(bundle: BundleRef, judgement: Judgement, data: DataVersion, trainin
             "data_uri": data.manifest_uri,
             "code": lineage.code,
             "mlflow_run": training.tracking_run,
+            "correlation_id": correlation_id(),
         },
         metrics=scalars(judgement.evaluation),
     )

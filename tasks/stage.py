@@ -17,14 +17,16 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
-from prefect import Task, runtime, task
+from prefect import Task, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import TaskRunContext
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, Field
 
+from infra.correlation import root_run
 from infra.ports import Frozen
 from tasks.failures import Known, is_transient, runbook, translated
+from tasks.spans import reused_span, run_span
 
 P = ParamSpec("P")
 R = TypeVar("R", bound="Result")
@@ -67,8 +69,9 @@ def stage(
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             started = monotonic()
             try:
-                with translated():
+                with run_span(name, function, *args, **kwargs) as tell, translated():
                     result = function(*args, **kwargs)
+                    tell(result)
             except Exception as error:
                 if not is_transient(error) or runtime.task_run.run_count > RETRIES:
                     publish_failure_card(error, name)
@@ -78,7 +81,8 @@ def stage(
         def cache_key(_: TaskRunContext, arguments: dict[str, Any]) -> str | None:
             return key(**arguments) if key else None
 
-        return task(
+        return _Stage(
+            run,
             name=name,
             task_run_name=run_name,
             cache_key_fn=cache_key if key else None,
@@ -87,9 +91,18 @@ def stage(
             retry_delay_seconds=exponential_backoff(backoff_factor=2),
             retry_jitter_factor=0.5,
             retry_condition_fn=_worth_retrying,
-        )(run)
+        )
 
     return decorate
+
+
+class _Stage(Task[P, R]):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        started = datetime.now(UTC)
+        result = super().__call__(*args, **kwargs)
+        # The function itself, which has a span of its own, didn't run for it.
+        reused_span(self.name, result, started)
+        return result
 
 
 def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
@@ -98,17 +111,6 @@ def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     except Exception as error:  # noqa: BLE001 - any error of a task is asked for its kind
         return is_transient(error)
     return False
-
-
-def root_run() -> str:
-    """Id of the flow run that a person or schedule started and that this code is a part of; empty outside of runs."""
-    return _root_of(str(runtime.flow_run.id)) if runtime.flow_run.id else ""
-
-
-@functools.lru_cache(maxsize=16)
-def _root_of(_flow_run_id: str) -> str:
-    # Asks the server once for each flow run.
-    return str(runtime.flow_run.root_flow_run_id)
 
 
 def _origin(seconds: float) -> Origin:

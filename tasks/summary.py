@@ -6,6 +6,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
+from infra.correlation import root_run
 from infra.ports import Frozen, RegisteredModel
 from model.gate import Check
 from model.manifest import DataVersion
@@ -14,7 +15,7 @@ from tasks.data import ValidatedData
 from tasks.evaluation import Judgement, Sealed
 from tasks.registration import Registration
 from tasks.release import Live
-from tasks.stage import Origin, Result, root_run
+from tasks.stage import Origin, Result
 from tasks.training import Training
 
 

@@ -17,7 +17,7 @@ def run(
     flow: Annotated[
         str,
         typer.Argument(
-            help="lifecycle, data-validation, training, release, rollback, key-rotation, images, infrastructure."
+            help="lifecycle, data-validation, training, release, rollback, key-rotation, images, scoring-records, infrastructure."
         ),
     ],
     parameters: Annotated[

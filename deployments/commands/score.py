@@ -15,6 +15,7 @@ from infra.errors import AccessDenied, EndpointUnreachable, PlatformError
 from infra.ports import Frozen
 from infra.scoring_client import ScoringClient
 from infra.settings import get_settings
+from infra.telemetry import traceparent
 from model.errors import ModelError, SourceUnreadable
 
 AT_ONCE = 4
@@ -24,6 +25,8 @@ class Scored(Frozen):
     """What became of one file: an answer of the endpoint, or an error."""
 
     file: str
+    trace_id: str
+    """Under which the endpoint's spans, logs and records of this request are found."""
     answer: dict[str, Any] | None = None
     error: str | None = None
     message: str = ""
@@ -75,17 +78,20 @@ def score_files(client: ScoringClient, images: Sequence[Path]) -> Iterator[Score
 
 
 def _score_file(client: ScoringClient, image: Path) -> Scored:
+    trace = traceparent()
+    trace_id = trace.split("-")[1]
     try:
-        answer = client.score(_read(image))
+        answer = client.score(_read(image), trace=trace)
     except (PlatformError, ModelError) as error:
         return Scored(
             file=str(image),
+            trace_id=trace_id,
             error=type(error).__name__,
             message=str(error),
             next_step=error.next_step,
             exit_code=error.exit_code,
         )
-    return Scored(file=str(image), answer=answer)
+    return Scored(file=str(image), trace_id=trace_id, answer=answer)
 
 
 def _read(image: Path) -> bytes:

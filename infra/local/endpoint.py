@@ -14,12 +14,14 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
+from infra.correlation import correlation_id
 from infra.environments import Environment, endpoint_key
 from infra.errors import AccessDenied, EndpointUnreachable, NothingToRollBackTo, PlatformError
 from infra.local.control import ask, rebuilt
 from infra.local.endpoint_state import EndpointFiles, SupervisorConfig
 from infra.local.log_file import tail
 from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
+from infra.records import INCOMING
 from infra.scoring_client import ScoringClient
 from infra.settings import PROJECT, Settings
 
@@ -40,6 +42,8 @@ class LocalEndpoint:
         self._host = settings.host
         self._port = settings.endpoint_base_port + environment.port_offset
         self._secrets = secrets
+        # The store of records itself: on one machine nothing has to be shipped.
+        self._spool = settings.home / "lake" / INCOMING
         self._files = EndpointFiles(settings.path("endpoints", environment.name))
 
     @property
@@ -71,7 +75,13 @@ class LocalEndpoint:
         with self._files.locked():
             self._files.store_bundle(bundle, handle)
             self._ensure_supervisor()
-            started = self._ask("deploy", seconds=START_SECONDS, model=model.model_dump(), handle=handle)
+            started = self._ask(
+                "deploy",
+                seconds=START_SECONDS,
+                model=model.model_dump(),
+                handle=handle,
+                correlation_id=correlation_id(),
+            )
         return Candidate(
             environment=self.environment,
             model=model,
@@ -165,6 +175,8 @@ class LocalEndpoint:
             port=self._port,
             directory=self._files.directory,
             threads=self._environment.scoring_threads,
+            spool=self._spool,
+            sample_rate=self._environment.sample_rate,
             keys=self._keys(),
         )
         with self._files.log.open("ab") as log:

@@ -27,6 +27,7 @@ class Deployment(Frozen):
 
     model: LiveModel
     handle: str = Field(description="Names this deployment, over restarts of its process too.")
+    correlation_id: str = Field(default="", description="Of the run that deployed it.")
 
     @property
     def label(self) -> str:
@@ -53,6 +54,8 @@ class SupervisorConfig(Frozen):
     port: int
     directory: Path
     threads: int = 0
+    spool: Path = Field(description="Folder for sampled scoring records.")
+    sample_rate: float = 0
     keys: tuple[SecretStr, ...]
 
     def to_json(self) -> str:

@@ -100,10 +100,10 @@ class Supervisor:
             version.command("keys", keys=keys)
         return {}
 
-    async def _deploy(self, model: dict[str, Any], handle: str) -> dict[str, Any]:
+    async def _deploy(self, model: dict[str, Any], handle: str, correlation_id: str = "") -> dict[str, Any]:
         await self._restored()
         await self._drop_candidate()
-        deployment = Deployment(model=LiveModel.model_validate(model), handle=handle)
+        deployment = Deployment(model=LiveModel.model_validate(model), handle=handle, correlation_id=correlation_id)
         candidate = self._keep(deployment)
         if not await candidate.first_start():
             await candidate.stop()
@@ -246,6 +246,10 @@ class Supervisor:
             "version": deployment.model.version,
             "keys": self._keys,
             "threads": self._config.threads,
+            "environment": self._config.environment,
+            "correlation_id": deployment.correlation_id,
+            "spool": str(self._config.spool),
+            "sample_rate": self._config.sample_rate,
         }
 
     # Besides.

@@ -12,13 +12,16 @@ from model.bundle import Bundle
 from model.errors import ImageRejected
 from model.serving import openapi
 from model.serving.config import ServingConfig
-from model.serving.engine import Engine, Probabilities
-from model.serving.envelope import Envelope, Exchange
+from model.serving.engine import Engine, Probabilities, Scored
+from model.serving.envelope import Envelope
+from model.serving.exchange import Exchange
 from model.serving.intake import NamedImage, read_batch, read_image
 from model.serving.keys import Keys
 from model.serving.metrics import Metrics
+from model.serving.observers import Observers
 from model.serving.problems import Refusal
 from model.serving.schemas import BatchAnswer, Health, ModelAnswer, ScoreAnswer, ServedModel
+from model.serving.tracing import bucket
 
 DESCRIPTION = "Answers what an image shows. Problems are RFC 9457 documents; each has a section in the runbook."
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,16 +44,24 @@ class ScoringService:
         self.engine = Engine(bundle, threads=config.threads, waiting_images=config.waiting_images)
         self.metrics = Metrics(self.model, bundle.labels)
         self.metrics.waiting.set_function(lambda: self.engine.admitted)
+        self.observers = Observers(config, self.model)
+        self.metrics.records_dropped.set_function(lambda: self.observers.dropped)
         self.draining = False
         self._model_fields = self.model.model_dump()
         api = self._api()
         self.envelope = Envelope(
             api,
             metrics=self.metrics,
+            observers=self.observers,
             paths=frozenset(api.openapi()["paths"]) | {"/openapi.json"},
             buffered=config.buffered_bytes,
             seconds=config.upload_seconds,
         )
+
+    def close(self) -> None:
+        """Let go of the threads, with everything that was observed kept."""
+        self.engine.close()
+        self.observers.close()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.envelope(scope, receive, send)
@@ -142,29 +153,31 @@ class ScoringService:
         exchange = _admit(request, self.keys)
         data = await read_image(request.headers, exchange.body, self.config)
         with self.engine.admission(1):
-            [outcome] = await self.engine.score([data])
-        if isinstance(outcome, ImageRejected):
-            refusal = Refusal.of_image(outcome)
-            self.metrics.rejected(refusal.kind)
-            exchange.notes["problem"] = refusal.kind
-            raise refusal
-        predictions = self._predictions(outcome)
-        exchange.notes["label"] = predictions[0]["label"]
-        return self._answer(exchange, {"predictions": predictions})
+            [scored] = await self.engine.score([data])
+        answer = self._say(exchange, data, scored)
+        if isinstance(answer, Refusal):
+            exchange.notes["problem"] = answer.kind
+            raise answer
+        exchange.notes["label"] = answer[0]["label"]
+        exchange.notes["confidence"] = bucket(answer[0]["probability"])
+        return self._answer(exchange, {"predictions": answer})
 
     async def _score_batch(self, request: Request) -> Response:
         exchange = _admit(request, self.keys)
         images = await read_batch(request.headers, exchange.body, self.config)
         exchange.notes["images"] = len(images)
         with self.engine.admission(len(images)):
-            outcomes = await self.engine.score([image.data for image in images])
-        items = [self._item(image, outcome, exchange) for image, outcome in zip(images, outcomes, strict=True)]
+            scored = await self.engine.score([image.data for image in images])
+        items = [self._item(image, item, exchange) for image, item in zip(images, scored, strict=True)]
         return self._answer(exchange, {"items": items})
 
     async def _describe(self, request: Request) -> Response:
         _admit(request, self.keys)
         answer = ModelAnswer(
-            **self._model_fields, labels=list(self.bundle.labels), input_size=self.bundle.preprocessing.size
+            **self._model_fields,
+            labels=list(self.bundle.labels),
+            correlation_id=self.config.correlation_id,
+            input_size=self.bundle.preprocessing.size,
         )
         return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -180,16 +193,22 @@ class ScoringService:
     async def _expose(self) -> Response:
         return Response(self.metrics.exposition(), media_type=EXPOSITION)
 
-    def _item(self, image: NamedImage, outcome: Probabilities | ImageRejected, exchange: Exchange) -> dict[str, Any]:
-        if isinstance(outcome, ImageRejected):
-            refusal = Refusal.of_image(outcome)
-            self.metrics.rejected(refusal.kind)
-            return {"file": image.file, "problem": refusal.problem(exchange.request_id).model_dump()}
-        return {"file": image.file, "predictions": self._predictions(outcome)}
+    def _item(self, image: NamedImage, scored: Scored, exchange: Exchange) -> dict[str, Any]:
+        answer = self._say(exchange, image.data, scored)
+        if isinstance(answer, Refusal):
+            return {"file": image.file, "problem": answer.problem(exchange.request_id).model_dump()}
+        return {"file": image.file, "predictions": answer}
 
-    def _predictions(self, probabilities: Probabilities) -> list[dict[str, Any]]:
-        predictions = rank(self.bundle.labels, probabilities)
+    def _say(self, exchange: Exchange, image: bytes, scored: Scored) -> list[dict[str, Any]] | Refusal:
+        """The answer to one image, counted and observed."""
+        if isinstance(scored.outcome, ImageRejected):
+            refusal = Refusal.of_image(scored.outcome)
+            self.metrics.rejected(refusal.kind)
+            self.observers.scored(exchange, image, scored, refusal.kind)
+            return refusal
+        predictions = rank(self.bundle.labels, scored.outcome)
         self.metrics.scored(predictions[0]["label"], predictions[0]["probability"])
+        self.observers.scored(exchange, image, scored, predictions)
         return predictions
 
     def _answer(self, exchange: Exchange, content: dict[str, Any]) -> Response:

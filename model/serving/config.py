@@ -44,6 +44,16 @@ class ServingConfig(BaseModel):
     max_batch_bytes: int = Field(default=64 * MEBIBYTE, ge=1024, description="Limit for the body of one batch.")
     upload_seconds: float = Field(default=30, gt=0, description="Time a client has to send its headers and its body.")
     keep_alive_seconds: int = Field(default=75, ge=1, description="An idle connection is closed after this time.")
+    environment: str = Field(
+        default="local", pattern=r"^[a-z][a-z0-9-]{1,30}$", description="The release target, in spans and records."
+    )
+    correlation_id: str = Field(default="", description="Ties spans, logs and records to the run that released this.")
+    spool: Path | None = Field(default=None, description="Folder for sampled scoring records; none are kept without.")
+    sample_rate: float = Field(default=0, ge=0, le=1, description="Share of the scored requests that are recorded.")
+    spool_bytes: int = Field(
+        default=64 * MEBIBYTE, ge=MEBIBYTE, description="Limit for records on disk; beyond, the oldest are dropped."
+    )
+    segment_seconds: float = Field(default=300, gt=0, description="A file of records is finished after so long.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -19,7 +20,15 @@ from model.serving.problems import Refusal
 
 WARM_UP_RUNS: Final = 3
 Probabilities = NDArray[np.float32]
-Outcome = Probabilities | ImageRejected
+
+
+class Scored(NamedTuple):
+    """What became of one image, and when: nanoseconds since 1970."""
+
+    outcome: Probabilities | ImageRejected
+    started: int
+    decoded: int
+    ended: int
 
 
 def available_cores() -> int:
@@ -74,20 +83,24 @@ class Engine:
         finally:
             self._admitted -= images
 
-    async def score(self, images: Sequence[bytes]) -> list[Outcome]:
+    async def score(self, images: Sequence[bytes]) -> list[Scored]:
         """Probabilities of each image in label order, or why it was rejected."""
         loop = asyncio.get_running_loop()
-        return list(await asyncio.gather(*(loop.run_in_executor(self._pool, self._outcome, data) for data in images)))
+        return list(await asyncio.gather(*(loop.run_in_executor(self._pool, self._score, data) for data in images)))
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _outcome(self, data: bytes) -> Outcome:
+    def _score(self, data: bytes) -> Scored:
+        started = time.time_ns()
         try:
             pixels = decode(data, self.bundle.preprocessing)
         except ImageRejected as error:
-            return error
-        return self._run(self._alone if self._admitted <= 1 else self._shared, pixels[None])
+            ended = time.time_ns()
+            return Scored(error, started, ended, ended)
+        decoded = time.time_ns()
+        probabilities = self._run(self._alone if self._admitted <= 1 else self._shared, pixels[None])
+        return Scored(probabilities, started, decoded, time.time_ns())
 
     def _run(self, session: onnxruntime.InferenceSession, images: NDArray[np.uint8]) -> Probabilities:
         """uint8 [1, size, size, 3] -> float32 [classes]."""

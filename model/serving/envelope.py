@@ -5,14 +5,15 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.serving.body import Body, Buffered, ClientLeft
+from model.serving.exchange import Exchange
 from model.serving.metrics import Metrics
+from model.serving.observers import Observers
 from model.serving.problems import Refusal
 
 SANE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -23,16 +24,6 @@ access = logging.getLogger("access")
 log = logging.getLogger("serving")
 
 
-@dataclass
-class Exchange:
-    """One request as the paths see it, in `scope["state"]["exchange"]`."""
-
-    request_id: str
-    body: Body
-    notes: dict[str, str | int | float] = field(default_factory=dict)
-    """What the path adds to the log line."""
-
-
 class Envelope:
     """The outermost layer of the app.
 
@@ -40,9 +31,19 @@ class Envelope:
         retired: Another version took over: every open connection is closed with its next answer.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: frozenset[str], buffered: int, seconds: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        observers: Observers,
+        paths: frozenset[str],
+        buffered: int,
+        seconds: float,
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._observers = observers
         self._paths = paths
         self._buffered = Buffered(buffered)
         self._seconds = seconds
@@ -54,16 +55,25 @@ class Envelope:
         else:
             await self._app(scope, receive, send)
 
-    def body(self, receive: Receive, headers: Headers) -> Body:
+    def exchange(self, scope: Scope, receive: Receive) -> Exchange:
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        exchange = Exchange(
+            request_id=given if SANE_ID.fullmatch(given) else uuid.uuid4().hex, body=self._body(receive, headers)
+        )
+        self._observers.begin(exchange, *self._known(scope), headers)
+        return exchange
+
+    def _body(self, receive: Receive, headers: Headers) -> Body:
         return Body(receive, headers, self._buffered, seconds=self._seconds)
 
     async def pass_on(self, scope: Scope, receive: Receive, send: Callable[[Message], Awaitable[None]]) -> None:
         await self._app(scope, receive, send)
 
     def record(self, scope: Scope, exchange: Exchange, status: int, seconds: float) -> None:
-        path = scope["path"] if scope["path"] in self._paths else OTHER
-        method = scope["method"] if scope["method"] in METHODS else OTHER
+        method, path = self._known(scope)
         self._metrics.request(path, method, status, seconds)
+        self._observers.end(exchange, status, seconds)
         client = scope.get("client") or ("",)
         fields = {
             "request_id": exchange.request_id,
@@ -72,24 +82,26 @@ class Envelope:
             "status": status,
             "ms": round(seconds * 1000, 2),
             "client": client[0],
+            **self._observers.ids(exchange),
             **exchange.notes,
         }
         access.info("%s %s %d", scope["method"], scope["path"][:200], status, extra={"fields": fields})
+
+    def _known(self, scope: Scope) -> tuple[str, str]:
+        """Method and path out of a bounded set."""
+        path = scope["path"] if scope["path"] in self._paths else OTHER
+        return scope["method"] if scope["method"] in METHODS else OTHER, path
 
 
 class _Answering:
     """One request on its way through."""
 
     def __init__(self, envelope: Envelope, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
         self._envelope = envelope
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._exchange = Exchange(
-            request_id=given if SANE_ID.fullmatch(given) else uuid.uuid4().hex, body=envelope.body(receive, headers)
-        )
+        self._exchange = envelope.exchange(scope, receive)
         self._status = 0
         self._reusable = True
 

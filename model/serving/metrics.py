@@ -51,6 +51,9 @@ class Metrics:
             registry=self.registry,
         )
         self.waiting = Gauge("ahc_images_waiting", "Images that wait or are being scored.", registry=self.registry)
+        self.records_dropped = Gauge(
+            "ahc_records_dropped", "Sampled scoring records that could not be kept.", registry=self.registry
+        )
         info = Gauge("ahc_model_info", "The served model.", ("name", "version", "digest"), registry=self.registry)
         info.labels(model.name, str(model.version), model.digest).set(1)
         for label in labels:

@@ -54,6 +54,7 @@ class ModelAnswer(ServedModel):
     """The live model and what it can say."""
 
     labels: list[str]
+    correlation_id: str = Field(description="Of the run that released this version here; empty if there was none.")
     input_size: int = Field(description="Edge of the network's input in pixels; images of any size may be sent.")
 
 

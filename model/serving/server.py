@@ -132,7 +132,7 @@ def serve(config: ServingConfig, *, supervised: bool = False) -> int:
     server = ScoringServer(service, certificate)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_run(server, listener, supervised=supervised))
-    service.engine.close()
+    service.close()
     return 0
 
 

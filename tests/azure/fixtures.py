@@ -23,23 +23,30 @@ def forget_clients() -> None:
     """Clients keep what an earlier cloud told them."""
     from infra.azure.blobs import blob_service
     from infra.azure.clients import resource_client
+    from infra.azure.container_groups import container_client
     from infra.azure.filesystem import AzureFiles
     from infra.azure.image_builds import forget_resource_manager
     from infra.azure.quotas import compute_client
     from infra.azure.registry import ml_client
     from infra.azure.removal import authorization_client
+    from infra.azure.routers import dns_client
     from infra.azure.secrets import secret_client
-    from infra.azure.sweeping import instances_client, web_client
+    from infra.azure.sweeping import instances_client
+    from infra.azure.sweeping import web_client as swept_web_client
+    from infra.azure.web_app import web_client
 
     for cached in (
         authorization_client,
         compute_client,
+        container_client,
         credential,
         blob_service,
+        dns_client,
         ml_client,
         resource_client,
         secret_client,
         instances_client,
+        swept_web_client,
         web_client,
     ):
         cached.cache_clear()

@@ -129,8 +129,58 @@ def _environment(name: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
         "identityId": identity,
         "identityClientId": client,
         "logAnalyticsCustomerId": f"[reference({workspace}, '2023-09-01').customerId]",
+        "endpointSubnetId": f"[resourceId('Microsoft.Network/virtualNetworks/subnets', 'vnet-ahc-{name}', 'endpoint')]",
+        "dnsZone": f"{name}.ahc.internal",
+        "webApp": f"app-ahc-{name}",
     }
-    return [*_common(name), *_containers(name, "bundles", "records")], outputs
+    return [*_common(name), *_containers(name, "bundles", "records"), *_network(name), *_web_app(name)], outputs
+
+
+def _network(name: str) -> list[dict[str, Any]]:
+    delegation = {
+        "name": "containers",
+        "properties": {"serviceName": "Microsoft.ContainerInstance/containerGroups"},
+    }
+    subnet = {"name": "endpoint", "properties": {"addressPrefix": "10.0.0.0/27", "delegations": [delegation]}}
+    return [
+        _resource(
+            "Microsoft.Network/virtualNetworks",
+            "2024-03-01",
+            f"vnet-ahc-{name}",
+            properties={"addressSpace": {"addressPrefixes": ["10.0.0.0/24"]}, "subnets": [subnet]},
+        ),
+        {**_resource("Microsoft.Network/privateDnsZones", "2020-06-01", f"{name}.ahc.internal"), "location": "global"},
+    ]
+
+
+def _web_app(name: str) -> list[dict[str, Any]]:
+    plan, app = _id("Microsoft.Web/serverfarms", f"asp-ahc-{name}"), _id("Microsoft.Web/sites", f"app-ahc-{name}")
+    identity = _id("Microsoft.ManagedIdentity/userAssignedIdentities", f"id-ahc-{name}")
+    site = {
+        "kind": "app,linux,container",
+        "identity": {"type": "UserAssigned", "userAssignedIdentities": {f"[{identity}]": {}}},
+        "properties": {"serverFarmId": f"[{plan}]", "httpsOnly": True},
+    }
+    return [
+        _resource(
+            "Microsoft.Web/serverfarms",
+            "2023-12-01",
+            f"asp-ahc-{name}",
+            kind="linux",
+            sku={"name": "S1"},
+            properties={"reserved": True},
+        ),
+        _resource(
+            "Microsoft.Web/sites", "2023-12-01", f"app-ahc-{name}", **site, dependsOn=[f"[{plan}]", f"[{identity}]"]
+        ),
+        _resource(
+            "Microsoft.Web/sites/slots",
+            "2023-12-01",
+            f"app-ahc-{name}/candidate",
+            **site,
+            dependsOn=[f"[{app}]"],
+        ),
+    ]
 
 
 def composed(name: str) -> Composed:

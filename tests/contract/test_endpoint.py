@@ -35,10 +35,25 @@ class Rig:
             return int(client.score(colour_image("red"))["model"]["version"])
 
 
-@pytest.fixture(params=["local"])
+ON_AZURE = {
+    "container-instances": {"endpoint": "container-instances"},
+    "private-container-instances": {"endpoint": "container-instances", "private": True},
+    "app-service": {"endpoint": "app-service"},
+}
+
+
+@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.azure) for name in ON_AZURE)])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    with local_endpoint(tmp_path / "home") as (endpoint, key):
-        yield Rig(endpoint, tmp_path, key)
+    if request.param == "local":
+        with local_endpoint(tmp_path / "home") as (endpoint, key):
+            yield Rig(endpoint, tmp_path, key)
+        return
+    # Containers are processes of this machine here, so the bench is needed.
+    bench = request.getfixturevalue("bench")
+    from tests.azure.endpoints import azure_endpoint
+
+    with azure_endpoint(bench, tmp_path, **ON_AZURE[request.param]) as served:
+        yield Rig(served.endpoint, tmp_path, served.key)
 
 
 def test_an_endpoint_without_a_version_is_stopped_and_stays_so(rig):

@@ -158,6 +158,7 @@ def test_the_model_describes_itself(client, service):
         "version": 7,
         "digest": service.bundle.digest,
         "labels": ["blue", "green", "red"],
+        "correlation_id": "",
         "input_size": 32,
     }
 

@@ -1,0 +1,277 @@
+"""The scoring endpoint of one environment on Azure Container Instances: two container groups and a name."""
+
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from infra.azure.container_definition import CERTIFICATE_FILE, CERTIFICATE_FOLDER, GroupDefinition
+from infra.azure.container_groups import Colour, ContainerGroups, Group, Groups
+from infra.azure.failures import azure_errors
+from infra.azure.routers import Router, router_of
+from infra.azure.scoring_environment import ScoringEnvironment, Waiting
+from infra.environments import Environment
+from infra.errors import CandidateFailed, NothingToRollBackTo, PlatformError
+from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.polling import LROPoller
+
+START_SECONDS: Final = 900.0
+"""A large image takes minutes to be pulled."""
+WARM_SECONDS: Final = 300.0
+LEAD_SECONDS: Final = 180.0
+"""For a new name to be known everywhere, and for clients to ask for it again."""
+
+
+class ContainerInstancesEndpoint:
+    """`infra.ports.Endpoint` on two container groups, blue and green.
+
+    The tags of the groups are the only state, and each change of roles begins with one write that decides it; whoever
+    comes next finishes what was interrupted. A candidate takes the free colour, or else that of the previous version,
+    which can't be rolled back to from then on.
+    """
+
+    def __init__(self, environment: Environment, settings: Settings, secrets: SecretStore) -> None:
+        self._target = ScoringEnvironment(environment, settings, secrets)
+        self._prefix = f"{settings.azure_prefix}-{environment.name}"
+
+    @property
+    def environment(self) -> str:
+        return self._target.name
+
+    def status(self) -> EndpointStatus:
+        try:
+            groups, url = self._groups.all(), self._router.url
+        except PlatformError as error:
+            return self._status("unhealthy", detail=str(error))
+        live = groups.live
+        if live is None:
+            return self._status("stopped", url=url, detail="No version was switched to yet.")
+        if live.stopped:
+            return self._status("stopped", url=url, groups=groups, detail=f"{live.name} is stopped.")
+        try:
+            with self._target.client(url) as client:
+                answering = client.model()
+        except PlatformError as error:
+            return self._status("unhealthy", url=url, groups=groups, detail=f"{error} {self._troubles(live)}".strip())
+        return self._status("running", url=url, groups=groups, live=answering)
+
+    def deploy(self, bundle: Path, model: LiveModel) -> Candidate:
+        with self._target.exclusive():
+            groups = self._settled()
+            definition = self._definition(bundle, model)
+            colour = groups.idle_colour()
+            creation = self._create(groups.of_colour(colour), colour, definition, model)
+            try:
+                group = self._await_ready(colour, model, creation)
+            except PlatformError:
+                # What went wrong is in the error; a group that nobody waits for would cost money.
+                with suppress(PlatformError):
+                    self._groups.delete(colour)
+                raise
+        return Candidate(
+            environment=self.environment, model=model, url=self._router.address(group), handle=group.handle
+        )
+
+    def switch(self, candidate: Candidate) -> LiveModel:
+        with self._target.exclusive():
+            groups = self._settled()
+            live, waiting = groups.live, groups.candidate
+            if live is not None and live.handle == candidate.handle:
+                return self._led_to(live)
+            if waiting is None or waiting.handle != candidate.handle:
+                raise CandidateFailed(
+                    f"The candidate {candidate.handle} of {self.environment} is gone: another one took its place.",
+                    process_exit_code=None,
+                )
+            self._warm(waiting)
+            return self._take_over(waiting, groups, "switching")
+
+    def discard(self, candidate: Candidate) -> None:
+        with self._target.exclusive():
+            waiting = self._groups.all().candidate
+            if waiting is not None and waiting.handle == candidate.handle:
+                self._groups.delete(waiting.colour)
+
+    def rollback(self) -> LiveModel:
+        with self._target.exclusive():
+            groups = self._groups.all()
+            if groups.live is not None and groups.live.role == "rolling-back":
+                # The rollback that was interrupted is this one.
+                return self._led_to(self._finish(groups.live, groups))
+            groups = self._settled()
+            if groups.live is None or groups.previous is None:
+                raise NothingToRollBackTo(f"The endpoint {self.environment} has no earlier version.")
+            self._warm(groups.previous)
+            return self._take_over(groups.previous, groups, "rolling-back")
+
+    def refresh_keys(self) -> None:
+        self._target.ensure_keys()
+        for group in self._groups.all().groups:
+            if group.stopped:
+                continue
+            if group.gave_up:
+                self._groups.restart(group)
+            self._target.await_keys(self._router.address(group))
+
+    def logs(self, lines: int = 50) -> Sequence[str]:
+        groups = self._groups.all()
+        shown = groups.live or groups.candidate
+        return self._groups.logs(shown, lines) if shown else []
+
+    def stop(self) -> None:
+        with self._target.exclusive():
+            for group in self._settled().groups:
+                if not group.stopped:
+                    self._groups.stop(group)
+
+    def start(self) -> EndpointStatus:
+        with self._target.exclusive():
+            groups = self._settled()
+            if groups.live is not None:
+                for group in (groups.live, groups.previous):
+                    if group is not None and not group.running:
+                        self._groups.start(group)
+                self._led_to(self._await_ready(groups.live.colour, groups.live.model))
+        return self.status()
+
+    @property
+    def _groups(self) -> ContainerGroups:
+        resources = self._target.resources
+        return ContainerGroups(resources.subscription_id, resources.resource_group, f"ci-{self._prefix}")
+
+    @property
+    def _router(self) -> Router:
+        return router_of(self._target)
+
+    def _definition(self, bundle: Path, model: LiveModel) -> GroupDefinition:
+        target = self._target.environment.azure
+        self._target.ensure_keys()
+        certificate = self._target.secrets.get(target.certificate) if target.certificate else None
+        config = self._target.config(
+            model,
+            bundle_url=self._target.publish(bundle, model.digest),
+            certificate=f"{CERTIFICATE_FOLDER}/{CERTIFICATE_FILE}" if certificate else "",
+        )
+        return GroupDefinition(
+            image=self._target.image(),
+            registry=self._target.registry,
+            config=config,
+            target=target,
+            resources=self._target.resources,
+            certificate=certificate,
+        )
+
+    def _create(
+        self, there: Group | None, colour: Colour, definition: GroupDefinition, model: LiveModel
+    ) -> "LROPoller[Any] | None":
+        """Begin to make the candidate; None where an interrupted deployment has left the same one."""
+        fingerprint = definition.fingerprint()
+        if there is not None:
+            same = there.role == "candidate" and there.definition == fingerprint
+            if same and there.provisioning != "Failed" and not there.stopped and not there.gave_up:
+                return None
+            self._groups.delete(colour)
+        tags = {
+            "ahc-environment": self.environment,
+            "ahc-role": "candidate",
+            "ahc-handle": f"{colour}-{model.digest[:12]}-{uuid.uuid4().hex[:8]}",
+            "ahc-model": model.name,
+            "ahc-version": str(model.version),
+            "ahc-digest": model.digest,
+            "ahc-definition": fingerprint,
+            "ahc-correlation": definition.config.correlation_id,
+        }
+        label = f"{self._prefix}-{colour}-{self._target.resources.unique_suffix}"
+        return self._groups.create(colour, definition, label, tags)
+
+    def _await_ready(self, colour: Colour, model: LiveModel, creation: "LROPoller[Any] | None" = None) -> Group:
+        """Wait until this group answers as this version.
+
+        Raises:
+            CandidateFailed: Its container ended or its image can't be pulled, or it took too long.
+        """
+        name, label = self._groups.name(colour), f"{model.name} v{model.version}"
+        waiting, announced = Waiting(START_SECONDS if creation else WARM_SECONDS), ""
+        while True:
+            group = self._groups.get(colour)
+            if group is None:
+                raise CandidateFailed(f"{name} with {label} was deleted by someone else.", process_exit_code=None)
+            if group.gave_up:
+                why = self._groups.why(group)
+                raise CandidateFailed(f"{label} in {name} failed. {why.message}", process_exit_code=why.exit_code)
+            if creation is not None and creation.done():
+                with azure_errors(f"creating the container group {name} with {label}"):
+                    creation.result()
+                creation = None
+            if group.running:
+                if group.ip != announced:
+                    self._router.announce(group)
+                    announced = group.ip
+                if self._target.answers(self._router.address(group), model):
+                    return group
+            if not waiting.again():
+                why = self._groups.why(group)
+                raise CandidateFailed(f"{label} in {name} is not ready in time. {why.message}", process_exit_code=None)
+
+    def _warm(self, group: Group) -> Group:
+        """Let it answer before it takes traffic."""
+        if not group.running:
+            self._groups.start(group)
+        return self._await_ready(group.colour, group.model)
+
+    def _take_over(self, group: Group, groups: Groups, role: str) -> LiveModel:
+        # This write decides: after it, the group is what the endpoint leads to, whoever finishes it.
+        decided = self._groups.tag(group, role=role, order=str(groups.next_order()))
+        return self._led_to(self._finish(decided, groups), again=False)
+
+    def _finish(self, decided: Group, groups: Groups) -> Group:
+        self._router.lead_to(decided)
+        for other in groups.groups:
+            if other.colour != decided.colour and other.role != "candidate":
+                self._groups.tag(other, role="previous")
+        return self._groups.tag(decided, role="live")
+
+    def _settled(self) -> Groups:
+        """Both groups, after what was interrupted is finished."""
+        groups = self._groups.all()
+        if groups.unfinished and groups.live is not None:
+            self._finish(groups.live, groups)
+            return self._groups.all()
+        return groups
+
+    def _led_to(self, live: Group, *, again: bool = True) -> LiveModel:
+        """Wait until the endpoint's own name answers with it."""
+        if again:
+            self._router.announce(live)
+            self._router.lead_to(live)
+        self._target.await_answer(self._router.url, live.model, LEAD_SECONDS)
+        return live.model
+
+    def _troubles(self, live: Group) -> str:
+        try:
+            return self._groups.why(live).message if live.gave_up else f"{live.name} is {live.state or 'not there'}."
+        except PlatformError as error:
+            return str(error)
+
+    def _status(
+        self,
+        state: Any,
+        *,
+        url: str = "",
+        groups: Groups | None = None,
+        live: LiveModel | None = None,
+        detail: str = "",
+    ) -> EndpointStatus:
+        previous = groups.previous if groups else None
+        return EndpointStatus(
+            environment=self.environment,
+            url=url,
+            state=state,
+            live=live,
+            previous=previous.model if previous else None,
+            detail=detail,
+        )

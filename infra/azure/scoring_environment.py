@@ -1,0 +1,179 @@
+"""What every endpoint on Azure needs to release a version: names, keys, the published bundle, one writer at a time."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from infra.azure.blobs import blob_service
+from infra.azure.container_config import ContainerConfig
+from infra.azure.failures import azure_errors
+from infra.azure.folders import BlobFolders
+from infra.azure.leases import exclusive_blob
+from infra.azure.resources import EnvironmentResources, environment_resources, platform_resources
+from infra.azure.scoring_image import pinned_image
+from infra.correlation import correlation_id
+from infra.environments import Environment, endpoint_key
+from infra.errors import EndpointUnreachable, PlatformError
+from infra.folder_files import files_of
+from infra.ports import LiveModel, SecretStore
+from infra.scoring_client import ScoringClient
+from infra.settings import Settings
+
+BUNDLES: Final = "bundles"
+PORT: Final = 8080
+ASK_SECONDS: Final = 5.0
+KEYS_SECONDS: Final = 300.0
+"""A container looks for new keys in the vault about once a minute."""
+
+
+class ScoringEnvironment:
+    """One release target on Azure."""
+
+    def __init__(self, environment: Environment, settings: Settings, secrets: SecretStore) -> None:
+        self.environment = environment
+        self.settings = settings
+        self.secrets = secrets
+
+    @property
+    def name(self) -> str:
+        return self.environment.name
+
+    @property
+    def resources(self) -> EnvironmentResources:
+        return environment_resources(self.environment, self.settings)
+
+    @property
+    def registry(self) -> str:
+        """Login server of the platform's container registry."""
+        return platform_resources(self.settings).registry_login_server
+
+    def image(self) -> str:
+        """The scoring image by its digest; raises as `pinned_image` does."""
+        return pinned_image(self.registry, self.environment.azure.image)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Let no other process change this endpoint meanwhile.
+
+        Raises:
+            Conflict: Another process changes it, and went on for more than ten minutes.
+        """
+        blob = blob_service(self.resources.storage_account).get_blob_client(BUNDLES, "locks/endpoint")
+        with ExitStack() as held:
+            with azure_errors(f"locking the endpoint {self.name}"):
+                held.enter_context(exclusive_blob(blob))
+            yield
+
+    def publish(self, bundle: Path, digest: str) -> str:
+        """Where containers find the bundle.
+
+        The name tells the bytes as well as the digest that they claim: a damaged copy never takes the place of a
+        whole one.
+        """
+        folders = BlobFolders(self.resources.storage_account, BUNDLES, self.settings.path("bundles"))
+        return folders.publish(bundle, f"{digest}-{_content(bundle)[:16]}")
+
+    def config(self, model: LiveModel, *, bundle_url: str, certificate: str = "") -> ContainerConfig:
+        """What the container of this version is told."""
+        resources = self.resources
+        return ContainerConfig(
+            environment=self.name,
+            model_name=model.name,
+            model_version=model.version,
+            model_digest=model.digest,
+            bundle_url=bundle_url,
+            key_vault_url=resources.key_vault_url,
+            identity_client_id=resources.identity_client_id,
+            records_url=f"https://{resources.storage_account}.blob.core.windows.net/records",
+            sample_rate=self.environment.sample_rate,
+            scoring_threads=self.environment.scoring_threads,
+            port=PORT,
+            certificate=certificate,
+            correlation_id=correlation_id(),
+            telemetry=SecretStr(resources.application_insights_connection_string),
+        )
+
+    def ensure_keys(self) -> tuple[SecretStr, SecretStr]:
+        """Both keys, made where they are missing."""
+        primary, secondary = endpoint_key(self.name), endpoint_key(self.name, "secondary")
+        return self.secrets.ensure(primary), self.secrets.ensure(secondary)
+
+    def client(self, url: str) -> ScoringClient:
+        return ScoringClient(url, self.secrets.get(endpoint_key(self.name)), seconds=ASK_SECONDS)
+
+    def answers(self, url: str, model: LiveModel) -> bool:
+        """Whether this version takes traffic there, and says that it is this one."""
+        with self.client(url) as client:
+            try:
+                return client.ready() and client.model() == model
+            except PlatformError:
+                return False
+
+    def await_answer(self, url: str, model: LiveModel, seconds: float) -> None:
+        """Wait until the endpoint's own address leads to this version.
+
+        Raises:
+            EndpointUnreachable: It did not in time.
+        """
+        waiting = Waiting(seconds)
+        while not self.answers(url, model):
+            if not waiting.again():
+                raise EndpointUnreachable(
+                    f"{url} does not answer as {model.name} v{model.version} after {seconds:g} s.",
+                    next_step="Rerun: what is done is not repeated. If it stays, see where the name leads from here.",
+                )
+
+    def await_keys(self, url: str) -> None:
+        """Wait until what runs there accepts both of the store's keys.
+
+        Raises:
+            EndpointUnreachable: It did not in time.
+        """
+        for key in self.ensure_keys():
+            waiting = Waiting(KEYS_SECONDS)
+            with ScoringClient(url, key, seconds=ASK_SECONDS) as client:
+                while not _accepts(client):
+                    if not waiting.again():
+                        raise EndpointUnreachable(
+                            f"{url} does not accept the keys of the vault after {KEYS_SECONDS:g} s.",
+                            next_step="See `ahc status` and the container's log; its identity must be able to read "
+                            "the vault.",
+                        )
+
+
+class Waiting:
+    """Asks often at first, then every few seconds, until the time is over."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._pause = 0.1
+
+    def again(self) -> bool:
+        """Sleep a while; False, at once, where the time is over."""
+        if time.monotonic() > self._deadline:
+            return False
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 1.3, 5.0)
+        return True
+
+
+def _accepts(client: ScoringClient) -> bool:
+    try:
+        client.model()
+    except PlatformError:
+        return False
+    return True
+
+
+def _content(folder: Path) -> str:
+    """sha256 over the names and bytes of all files."""
+    whole = hashlib.sha256()
+    for path in files_of(folder):
+        whole.update(f"{path.relative_to(folder).as_posix()}\n".encode())
+        whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()

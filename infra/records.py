@@ -1,0 +1,87 @@
+"""Finished segments of scoring records on their way from a scoring container to the records store.
+
+`model.serving` writes segments into a spool; `ship_records` uploads them under their own names and then removes them.
+A segment that was uploaded twice, because its sender was killed in between, is the same blob, and later the same part
+of the data lake: at least once on the way, once at the end.
+"""
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from infra.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from azure.storage.blob import ContainerClient
+
+INCOMING: Final = "incoming"
+"""Folder of a records store in which segments wait for being collected."""
+FINISHED: Final = "*.jsonl"
+EVERY_SECONDS: Final = 15.0
+
+log = logging.getLogger("ahc.records")
+
+
+def ship_records(
+    spool: Path, records_url: str, *, stopped: threading.Event | None = None, every: float = EVERY_SECONDS
+) -> None:
+    """Upload finished segments, again and again; for a thread of its own.
+
+    A store that can't be reached is told once and tried again; the scoring process bounds what waits in the spool.
+
+    Args:
+        spool: Where the scoring process writes segments.
+        records_url: The records container, as `https://ACCOUNT.blob.core.windows.net/CONTAINER`.
+        stopped: Set it when the scoring process has ended: what is left is uploaded once more, and this returns.
+        every: Seconds between two looks into the spool.
+    """
+    stopped = stopped or threading.Event()
+    told = False
+    while True:
+        last = stopped.is_set()
+        try:
+            ship_finished(spool, records_url)
+        except Exception as error:  # noqa: BLE001 - records are never worth the container
+            if not told:
+                log.warning("Scoring records can't be uploaded to %s now, and wait: %s", records_url, error)
+            told = True
+        else:
+            told = False
+        if last:
+            return
+        stopped.wait(every)
+
+
+def ship_finished(spool: Path, records_url: str) -> int:
+    """Upload the segments that are finished, oldest first; answers how many.
+
+    Raises:
+        AzureError: As the SDK raises it; what was not uploaded stays in the spool.
+    """
+    segments = sorted(spool.glob(FINISHED))
+    if not segments:
+        return 0
+    container = _container(records_url)
+    shipped = 0
+    for segment in segments:
+        try:
+            content = segment.read_bytes()
+        except FileNotFoundError:
+            continue  # the scoring process needed the room
+        container.upload_blob(f"{INCOMING}/{segment.name}", content, overwrite=True)
+        segment.unlink(missing_ok=True)
+        shipped += 1
+    return shipped
+
+
+def _container(records_url: str) -> "ContainerClient":
+    from infra.azure.blobs import blob_service
+
+    parsed = urlsplit(records_url)
+    account, _, rest = (parsed.hostname or "").partition(".")
+    container = parsed.path.strip("/")
+    if parsed.scheme != "https" or not rest.startswith("blob.") or not container or "/" in container:
+        raise ConfigurationError(f"`{records_url}` is no blob container for scoring records.")
+    return blob_service(account).get_container_client(container)
