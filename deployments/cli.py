@@ -5,8 +5,10 @@ Each command is a function in a module of its own under `deployments/commands`, 
 """
 
 import importlib
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -93,7 +95,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; answers its exit code. Every error is shown here, and only here."""
     as_json = "--json" in arguments
     try:
-        answer = typer.main.get_command(app).main(list(arguments), prog_name="ahc", standalone_mode=False)
+        with _traced(arguments):
+            answer = typer.main.get_command(app).main(list(arguments), prog_name="ahc", standalone_mode=False)
     except UsageError as error:
         return show_usage(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
@@ -101,6 +104,20 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last place that can turn it into words
         return show_failure(error, as_json=as_json)
     return answer if isinstance(answer, int) else 0
+
+
+@contextmanager
+def _traced(arguments: Sequence[str]) -> Iterator[None]:
+    """A span around a command, where this shell's variables send spans somewhere."""
+    if not any(name in os.environ for name in ("OTEL_TRACES_EXPORTER", "APPLICATIONINSIGHTS_CONNECTION_STRING")):
+        yield
+        return
+    from infra import telemetry
+    from infra.correlation import correlation_id
+
+    command = next((word for word in arguments if word in COMMANDS), "")
+    with telemetry.span(f"ahc {command}".strip(), {"ahc.correlation_id": correlation_id()}):
+        yield
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from deployments.catalogue import load_flow
 from deployments.connection import require_server
 from deployments.result_storage import ensure_result_storage
+from infra.correlation import correlation_tags
 from infra.errors import NotProvisioned, ServerUnreachable
 from infra.local.prefect_env import use_prefect
 from infra.settings import Settings
@@ -62,7 +63,10 @@ def use_prefect_again() -> None:
 
 def run_here(name: str, parameters: Mapping[str, Any]) -> "State[Any]":
     """Run the flow `name` to its end; answers its final state, a failed one too."""
-    return cast("State[Any]", load_flow(name)(**parameters, return_state=True))
+    from prefect import tags
+
+    with tags(*correlation_tags()):
+        return cast("State[Any]", load_flow(name)(**parameters, return_state=True))
 
 
 def rerun_here(run: "FlowRun", name: str) -> "State[Any]":

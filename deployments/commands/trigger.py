@@ -14,9 +14,11 @@ from deployments.follow import FollowTimeout, cancel, follow
 from deployments.interrupt import run_interruptible
 from deployments.parameters import parse_parameters
 from deployments.watch import Line, Snapshot
+from infra.correlation import correlation_tags
 from infra.environments import nearest
 from infra.errors import ConfigurationError
 from infra.settings import get_settings
+from infra.telemetry import configured, traceparent
 from tasks.failures import OUTCOMES, exit_code, runbook
 
 if TYPE_CHECKING:
@@ -65,7 +67,11 @@ class Trigger:
             parameters = parse_parameters(pairs, file, schema, deployment.parameters)
             asked_at = datetime.now(UTC)
             run = await client.create_flow_run_from_deployment(
-                deployment.id, parameters=parameters, idempotency_key=key
+                deployment.id,
+                parameters=parameters,
+                idempotency_key=key,
+                tags=correlation_tags(),
+                job_variables=_environment(),
             )
             link = ui_link("runs/flow-run", run.id, str(client.api_url))
             again = key is not None and run.created is not None and run.created < asked_at
@@ -107,6 +113,15 @@ class Trigger:
             if code:
                 self._say(f"  Why:     ahc why {run.id}\n  Runbook: {runbook(facts['state'])}")
         return code
+
+
+def _environment() -> dict[str, Any] | None:
+    """What the process of the run is told, wherever a worker starts it: of which build this command is a part."""
+    given = get_settings().correlation_id
+    variables = {"AHC_CORRELATION_ID": given} if given else {}
+    if configured():
+        variables["TRACEPARENT"] = traceparent()
+    return {"env": variables} if variables else None
 
 
 async def find_deployment(client: "PrefectClient", name: str) -> "DeploymentResponse":
