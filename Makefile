@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that run the quick tests side by side, file by file: each starts its own Prefect server and Azure bench.
+WORKERS ?= 2
+QUICK := -m "not e2e and not benchmark" --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: install up test test-e2e benchmark lint types layers check clean
 
@@ -29,7 +32,7 @@ layers: install
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/pytest -m "not e2e and not benchmark"
+	$(BIN)/pytest $(QUICK)
 
 test-e2e: install
 	$(BIN)/pytest -m e2e
@@ -39,7 +42,8 @@ benchmark: install
 
 check: lint types layers
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not benchmark"
+	$(BIN)/coverage run -m pytest $(QUICK)
+	$(BIN)/coverage run -m pytest -m e2e
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -3,15 +3,15 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.conftest import free_ports
 
 AHC = str(Path(sys.executable).with_name("ahc"))
 # On a free machine a lifecycle takes about 100 s; CI machines share their cores and measure coverage too.
@@ -23,7 +23,7 @@ class Machine:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        base = free_ports(12)
+        base, *_ = free_ports(12)
         self.environment = {
             **os.environ,
             "AHC_HOME": str(home),
@@ -102,19 +102,6 @@ class Started:
 
     def end(self, patience: float = PATIENCE) -> int:
         return self.process.wait(patience)
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that are free now."""
-    for base in range(21000, 32000, count):
-        with ExitStack() as opened:
-            try:
-                for port in range(base, base + count):
-                    opened.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return base
-    raise RuntimeError("no free ports")
 
 
 @pytest.fixture
