@@ -104,7 +104,7 @@ def start(platform: Settings) -> Callable[..., Any]:
     return start
 
 
-def wait_for(settings: Settings, run_id: Any, seconds: float = 60) -> Any:
+def wait_for(settings: Settings, run_id: Any, seconds: float = 180) -> Any:
     from deployments.connection import server
 
     deadline = time.monotonic() + seconds
