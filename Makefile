@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that test side by side, file by file; each starts its own Prefect server and its own Azure bench.
+WORKERS ?= 2
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: install up test test-e2e benchmark lint types layers check clean
 
@@ -29,17 +32,18 @@ layers: install
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/pytest -m "not e2e and not benchmark"
+	$(BIN)/python $(PYTEST) -m "not e2e and not benchmark"
 
 test-e2e: install
-	$(BIN)/pytest -m e2e
+	$(BIN)/python $(PYTEST) -m e2e
 
 benchmark: install
 	$(BIN)/pytest -m benchmark -s
 
 check: lint types layers
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not benchmark"
+	$(BIN)/coverage run $(PYTEST) -m "not e2e and not benchmark"
+	$(BIN)/coverage run $(PYTEST) -m e2e
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -1,6 +1,7 @@
 """One MLflow client a process and tracking store: opening a database checks its migrations, which takes a second."""
 
 import logging
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SQLITE: Final = "sqlite:///"
+
+# MLflow's import would configure logging anew: that flushes Prefect's handler while it holds the lock of all loggers,
+# and Prefect's threads need that lock to finish. A flow run then hangs for ever, now and then.
+os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
 
 
 @lru_cache(maxsize=4)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra.mlflow_client import client
+
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
@@ -28,8 +30,6 @@ class MlflowTracker:
 
     @property
     def _client(self) -> "MlflowClient":
-        from infra.mlflow_client import client
-
         return client(self._tracking_uri)
 
     def start(self, key: str, *, experiment: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:

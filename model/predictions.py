@@ -228,8 +228,3 @@ def score_bundles(
         )
         for bundle, probabilities, latency in zip(opened, answers, latencies, strict=True)
     ]
-
-
-def score_bundle(bundle: Path, frame: "pd.DataFrame", source_uri: str, *, split: str = "test") -> Predictions:
-    """`score_bundles` for one."""
-    return score_bundles([bundle], frame, source_uri, split=split)[0]

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from infra.errors import ModelNotFound
 from infra.local.locks import exclusive
+from infra.mlflow_client import client
 from infra.ports import RegisteredModel
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ class MlflowRegistry:
 
     @property
     def _client(self) -> "MlflowClient":
-        from infra.mlflow_client import client
-
         return client(self._store)
 
     def register(

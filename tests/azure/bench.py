@@ -3,12 +3,16 @@
 import importlib.util
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.settings import PROJECT, Settings
+from tests.azure import kept_azurite
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 BENCH = Path(os.environ.get("AHC_AZURE_BENCH", PROJECT.parent / "shared" / "azure-bench"))
@@ -35,12 +39,20 @@ def _installed(name: str) -> bool:
         return False
 
 
-def start() -> Any:
-    """A `BenchProcess`, to be used as a context manager."""
+@contextmanager
+def start() -> Iterator[Any]:
+    """A `BenchProcess`; its Azurites are kept from test to test, where nobody names another with AZURITE_BIN."""
     sys.path.insert(0, str(BENCH))
     from azure_bench.client import BenchProcess
 
-    return BenchProcess()
+    with tempfile.TemporaryDirectory(prefix="azurite-") as folder, pytest.MonkeyPatch.context() as environment:
+        if "AZURITE_BIN" not in os.environ:
+            environment.setenv("AZURITE_BIN", str(kept_azurite.launcher(Path(folder), BENCH)))
+        try:
+            with BenchProcess() as process:
+                yield process
+        finally:
+            kept_azurite.end(Path(folder))
 
 
 def azure_settings(home: Path, **changes: Any) -> Settings:

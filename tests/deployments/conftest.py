@@ -2,12 +2,9 @@
 
 import importlib
 import os
-import random
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +17,18 @@ MODULE = "tests.deployments.operations_flows"
 FLOWS = ("intake", "decided", "killed")
 
 
-def free_row(count: int) -> int:
-    """The first of `count` free ports in a row, below those that systems hand out to anybody."""
-    while True:
-        first = random.randrange(20_000, 30_000)
-        with ExitStack() as stack, suppress(OSError):
-            for port in range(first, first + count):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Settings]:
     """A home in which nothing runs, with ports that are free."""
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "AHC_"))]:
         del os.environ[name]
-    prefect, mlflow = free_ports(2)
+    prefect, mlflow, endpoints, *_ = free_ports(6)
     os.environ |= {
         "AHC_HOME": str(tmp_path / "home"),
         "AHC_PREFECT_PORT": str(prefect),
         "AHC_MLFLOW_PORT": str(mlflow),
-        "AHC_ENDPOINT_BASE_PORT": str(free_row(4)),
+        "AHC_ENDPOINT_BASE_PORT": str(endpoints),
     }
     get_settings.cache_clear()
     yield get_settings()
@@ -117,7 +104,7 @@ def start(platform: Settings) -> Callable[..., Any]:
     return start
 
 
-def wait_for(settings: Settings, run_id: Any, seconds: float = 60) -> Any:
+def wait_for(settings: Settings, run_id: Any, seconds: float = 180) -> Any:
     from deployments.connection import server
 
     deadline = time.monotonic() + seconds

@@ -25,14 +25,14 @@ class Up:
     """One home, and `ahc up` processes on it."""
 
     def __init__(self, folder: Path) -> None:
-        prefect, mlflow, endpoints = free_ports(3)
+        prefect, mlflow, endpoints, *_ = free_ports(6)
         environments = folder / "environments"
         environments.mkdir(parents=True)
         self.settings = Settings(
             home=folder / "home",
             prefect_port=prefect,
             mlflow_port=mlflow,
-            endpoint_base_port=min(endpoints, 65000),
+            endpoint_base_port=endpoints,
             environments=environments,
         )
         self.file = folder / "prefect.yaml"

@@ -3,19 +3,23 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
+
+from tests.conftest import free_ports
 
 AHC = str(Path(sys.executable).with_name("ahc"))
 # On a free machine a lifecycle takes about 100 s; CI machines share their cores and measure coverage too.
 PATIENCE = 900
+QUICK = ("-p", "training.epochs=3", "-p", "training.head_epochs=5", "-p", "training.preprocessing.size=64")
+COLOURS = ("amber", "blue", "coral", "emerald", "fuchsia", "grey", "ivory", "lime ✿")
 
 
 class Machine:
@@ -23,7 +27,7 @@ class Machine:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        base = free_ports(12)
+        base, *_ = free_ports(12)
         self.environment = {
             **os.environ,
             "AHC_HOME": str(home),
@@ -104,19 +108,6 @@ class Started:
         return self.process.wait(patience)
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that are free now."""
-    for base in range(21000, 32000, count):
-        with ExitStack() as opened:
-            try:
-                for port in range(base, base + count):
-                    opened.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return base
-    raise RuntimeError("no free ports")
-
-
 @pytest.fixture
 def machine(tmp_path):
     found = Machine(tmp_path / "home")
@@ -129,3 +120,22 @@ def shared_machine(tmp_path_factory):
     found = Machine(tmp_path_factory.mktemp("machine") / "home")
     yield found
     found.kill_everything()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Eight classes of RGBA and palette PNGs of odd sizes, 18 to 40 each: nothing that the platform has ever seen."""
+    random, root = np.random.default_rng(7), tmp_path_factory.mktemp("pictures")
+    for at, label in enumerate(COLOURS):
+        (root / label).mkdir()
+        base = random.integers(0, 256, 3)
+        for number in range(18 + 3 * at):
+            width, height = random.integers(33, 140, 2)
+            noise = random.integers(-35, 36, (height, width, 3))
+            pixels = np.clip(base + noise, 0, 255).astype(np.uint8)
+            alpha = np.full((height, width, 1), 255, np.uint8)
+            alpha[: height // 5] = 0
+            picture = Image.fromarray(np.concatenate([pixels, alpha], axis=2), "RGBA")
+            picture = picture if number % 2 else picture.convert("P")
+            picture.save(root / label / f"{number}.png")
+    return root

@@ -1,7 +1,6 @@
 """A local endpoint on a free port, ended with the test."""
 
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import SecretStr
 from infra.environments import Environment
 from infra.local.endpoint import LocalEndpoint
 from infra.settings import Settings
+from tests.conftest import free_ports
 
 
 class KeptSecrets:
@@ -26,11 +26,6 @@ class KeptSecrets:
         return self.values.setdefault(name, SecretStr(f"{name}-0123456789"))
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def make_endpoint(home: Path, secrets: KeptSecrets, port: int) -> LocalEndpoint:
     environment = Environment(name="test", description="For tests.", port_offset=0, scoring_threads=2)
     return LocalEndpoint(environment, Settings(home=home, endpoint_base_port=port), secrets)
@@ -39,7 +34,7 @@ def make_endpoint(home: Path, secrets: KeptSecrets, port: int) -> LocalEndpoint:
 @contextlib.contextmanager
 def local_endpoint(home: Path) -> Iterator[tuple[LocalEndpoint, SecretStr]]:
     secrets = KeptSecrets()
-    endpoint = make_endpoint(home, secrets, free_port())
+    endpoint = make_endpoint(home, secrets, free_ports(1)[0])
     try:
         yield endpoint, secrets.ensure("test-endpoint-key-primary")
     finally:

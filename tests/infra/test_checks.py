@@ -11,21 +11,15 @@ import pytest
 from infra.local import checks
 from infra.local.instance import Instance
 from infra.settings import PROJECT, Settings
+from tests.conftest import free_ports
 
 ENVIRONMENTS = PROJECT / "deployments" / "environments"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(
-        home=tmp_path / "home", prefect_port=free_port(), mlflow_port=free_port(), endpoint_base_port=free_port()
-    )
+    prefect, mlflow, endpoints, *_ = free_ports(6)
+    return Settings(home=tmp_path / "home", prefect_port=prefect, mlflow_port=mlflow, endpoint_base_port=endpoints)
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from infra.local.endpoint import LocalEndpoint
 from infra.ports import LiveModel
 from infra.scoring_client import ScoringClient
 from tests.bundles import colour_image, make_bundle
+from tests.conftest import free_ports
 from tests.infra.load import Load
-from tests.infra.local_endpoint import KeptSecrets, eventually, free_port, make_endpoint
+from tests.infra.local_endpoint import KeptSecrets, eventually, make_endpoint
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def secrets() -> KeptSecrets:
 
 @pytest.fixture
 def port() -> int:
-    return free_port()
+    return free_ports(1)[0]
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_a_candidate_can_still_be_switched_to_after_the_supervisor_was_killed(en
 
 
 def test_stopping_ends_every_process_of_this_environment_and_nothing_else(endpoint, tmp_path, secrets):
-    other = make_endpoint(tmp_path / "other", secrets, free_port())
+    other = make_endpoint(tmp_path / "other", secrets, free_ports(1)[0])
     try:
         release(other, tmp_path, 1)
         release(endpoint, tmp_path, 1)
@@ -296,7 +297,7 @@ def test_a_live_bundle_that_rots_on_disk_is_reported(endpoint, tmp_path):
 
 def test_a_home_with_a_long_path_works(tmp_path, secrets):
     deep = tmp_path / ("d" * 60) / ("e" * 60)
-    endpoint = make_endpoint(deep, secrets, free_port())
+    endpoint = make_endpoint(deep, secrets, free_ports(1)[0])
     try:
         release(endpoint, tmp_path, 1)
         assert endpoint.status().state == "running"

@@ -196,7 +196,7 @@ def test_a_server_that_dies_comes_back_and_nobody_who_follows_a_run_loses_a_line
         shown: list[str] = []
         reader = threading.Thread(target=lambda: shown.extend(follower.stdout or []))
         reader.start()
-        wait_for(lambda: any("counted image" in line for line in shown), 60)
+        wait_for(lambda: any("counted image" in line for line in shown), 180)
         server = next(
             item
             for item in psutil.Process().children()

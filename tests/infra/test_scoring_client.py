@@ -4,7 +4,7 @@ from pydantic import SecretStr
 from infra.errors import AccessDenied, EndpointUnreachable, RequestRejected
 from infra.scoring_client import ScoringClient
 from tests.bundles import colour_image
-from tests.infra.local_endpoint import free_port
+from tests.conftest import free_ports
 from tests.model.serving.conftest import PRIMARY, serving
 
 
@@ -23,7 +23,7 @@ def test_answers_and_errors_of_the_service_are_the_platforms_own(tmp_path):
 
 
 def test_an_endpoint_that_is_not_there_is_unreachable():
-    with ScoringClient(f"http://127.0.0.1:{free_port()}", SecretStr("x"), seconds=2) as client:
+    with ScoringClient(f"http://127.0.0.1:{free_ports(1)[0]}", SecretStr("x"), seconds=2) as client:
         assert not client.ready()
         with pytest.raises(EndpointUnreachable, match="doesn't answer"):
             client.model()

@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from infra.settings import PROJECT
 from infra.tracking import MlflowTracker, server_link
 
 
@@ -46,3 +50,20 @@ def test_the_link_names_experiment_and_run(tracker):
     run = start(tracker, "key-5")
     assert tracker.link(run).startswith("http://127.0.0.1:5000/#/experiments/")
     assert tracker.link(run).endswith(f"/runs/{run}")
+
+
+def test_logging_stays_as_it_was_when_mlflow_is_loaded(tmp_path):
+    """Where MLflow configures it anew while Prefect's threads log, both wait for each other for ever."""
+    code = (
+        "import logging.config, pathlib, sys\n"
+        "logging.config.dictConfig = lambda _: sys.exit('logging was configured anew')\n"
+        "from infra.errors import ModelNotFound\n"
+        "from infra.local.registry import MlflowRegistry\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "try: MlflowRegistry(f'sqlite:///{folder}/mlflow.db', folder).get('food', 1)\n"
+        "except ModelNotFound: print('loaded', 'mlflow' in sys.modules)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.stdout == "loaded True\n", done.stderr

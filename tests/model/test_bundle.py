@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,46 @@ def test_a_failed_build_leaves_the_former_bundle_whole(bundle: Path) -> None:
     assert [entry.name for entry in bundle.parent.iterdir()] == ["bundle"]
     make_bundle(bundle, bias=1.0)
     assert open_bundle(bundle).digest != before
+    assert [entry.name for entry in bundle.parent.iterdir()] == ["bundle"]
+
+
+def killed_while_building(bundle: Path, before: str = "") -> None:
+    """Another process gets SIGKILL with half a bundle written, or between the two renames."""
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from model.sealing import staged\n"
+        "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "rename = pathlib.Path.rename\n"
+        "def renamed(path, target):\n"
+        "    return kill() if str(path.name).startswith('.') else rename(path, target)\n"
+        "with staged(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'model.onnx').write_bytes(b'half')\n"
+        "    if not sys.argv[2]: kill()\n"
+        "    pathlib.Path.rename = renamed\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(bundle), before], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_build_left_is_gone_after_the_next_and_what_others_build_stays(bundle: Path) -> None:
+    killed_while_building(bundle)
+    killed_while_building(bundle.with_name("bundle.more"))
+    assert len(list(bundle.parent.iterdir())) == 3
+    with staged(bundle) as other:
+        make_bundle(bundle)
+        assert other.is_dir()
+        make_bundle(bundle.with_name("bundle.more"))
+        assert sorted(entry.name for entry in bundle.parent.iterdir()) == sorted([other.name, "bundle", "bundle.more"])
+        (other / "model.onnx").write_bytes(b"last")
+    assert (bundle / "model.onnx").read_bytes() == b"last"
+
+
+def test_killed_between_the_two_renames_the_former_bundle_is_back_before_the_next_is_built(bundle: Path) -> None:
+    before = open_bundle(bundle).digest
+    killed_while_building(bundle, "the second rename")
+    assert not bundle.exists()
+    with staged(bundle):
+        assert open_bundle(bundle).digest == before
     assert [entry.name for entry in bundle.parent.iterdir()] == ["bundle"]
 
 

@@ -16,7 +16,7 @@ from model.metrics import (
     reliability,
     wilson_interval,
 )
-from model.predictions import Images, Predictions, score_bundle, score_bundles, select_images
+from model.predictions import Images, Predictions, score_bundles, select_images
 from tests.bundles import colour_image, make_bundle
 
 
@@ -170,7 +170,8 @@ def test_each_readable_test_image_counts_once(source, tmp_path) -> None:
     frame, uri = source
     assert len(select_images(frame, uri, "test")) == 12
     make_bundle(tmp_path / "bundle")
-    result = evaluate(score_bundle(tmp_path / "bundle", frame, uri))
+    [scored] = score_bundles([tmp_path / "bundle"], frame, uri)
+    result = evaluate(scored)
     assert (result.images, result.accuracy.value, result.worst) == (12, 1.0, ())
     assert result.latency is not None
     assert 0 < result.latency.median <= result.latency.p95
@@ -200,7 +201,7 @@ def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(source, t
     make_bundle(tmp_path / "bundle")
     (tmp_path / "green1.png").write_bytes(colour_image("red"))
     with pytest.raises(SourceUnreadable, match=r"green1\.png .* has changed"):
-        score_bundle(tmp_path / "bundle", frame, uri)
+        score_bundles([tmp_path / "bundle"], frame, uri)
     (tmp_path / "green1.png").unlink()
     with pytest.raises(SourceUnreadable, match=r"green1\.png"):
-        score_bundle(tmp_path / "bundle", frame, uri)
+        score_bundles([tmp_path / "bundle"], frame, uri)
