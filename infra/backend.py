@@ -94,7 +94,7 @@ def lake(settings: Settings) -> str:
 def records_store(environment: str, settings: Settings) -> str:
     """The fsspec URL under which the scoring records of this environment are kept; raises as `secrets` does."""
     described = load_environment(environment, settings.environments)
-    if _backend(environment, settings) == "azure":
+    if backend_of(environment, settings) == "azure":
         from infra.azure.blobs import data_url
         from infra.azure.resources import environment_resources
 

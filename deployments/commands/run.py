@@ -17,7 +17,8 @@ def run(
     flow: Annotated[
         str,
         typer.Argument(
-            help="lifecycle, data-validation, training, release, rollback, key-rotation, images, scoring-records, infrastructure."
+            help="lifecycle, data-validation, training, release, rollback, key-rotation, images, scoring-records, "
+            "infrastructure."
         ),
     ],
     parameters: Annotated[

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 from infra.azure.credentials import credential
 
 if TYPE_CHECKING:
+    from azure.mgmt.containerinstance import ContainerInstanceManagementClient
     from azure.mgmt.resource import ResourceManagementClient
+    from azure.mgmt.web import WebSiteManagementClient
 
 RETRIES: Final = 4
 
@@ -37,3 +39,19 @@ def resource_client(subscription_id: str) -> "ResourceManagementClient":
     from azure.mgmt.resource import ResourceManagementClient
 
     return ResourceManagementClient(credential(), subscription_id, **client_options())
+
+
+@lru_cache(maxsize=8)
+def container_client(subscription_id: str) -> "ContainerInstanceManagementClient":
+    """Container groups of a subscription."""
+    from azure.mgmt.containerinstance import ContainerInstanceManagementClient
+
+    return ContainerInstanceManagementClient(credential(), subscription_id, **client_options())
+
+
+@lru_cache(maxsize=8)
+def web_client(subscription_id: str) -> "WebSiteManagementClient":
+    """Web apps of a subscription."""
+    from azure.mgmt.web import WebSiteManagementClient
+
+    return WebSiteManagementClient(credential(), subscription_id, **client_options())

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from infra.azure.clients import client_options
+from infra.azure.clients import container_client
 from infra.azure.container_definition import CONTAINER, GroupDefinition, container_group
 from infra.azure.container_log import LastWords, last_words
-from infra.azure.credentials import credential
 from infra.azure.failures import azure_errors
 from infra.errors import PlatformError
 from infra.ports import Frozen, LiveModel
@@ -227,13 +226,6 @@ class ContainerGroups:
     @property
     def _client(self) -> "ContainerInstanceManagementClient":
         return container_client(self._subscription_id)
-
-
-@lru_cache(maxsize=4)
-def container_client(subscription_id: str) -> "ContainerInstanceManagementClient":
-    from azure.mgmt.containerinstance import ContainerInstanceManagementClient
-
-    return ContainerInstanceManagementClient(credential(), subscription_id, **client_options())
 
 
 def _container_facts(found: "ContainerGroup") -> dict[str, Any]:

@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.azure.clients import client_options
+from infra.azure.clients import client_options, container_client
 from infra.azure.credentials import credential
 from infra.azure.failures import azure_errors
 from infra.azure.resources import PLATFORM, PlatformResources, subscription
-from infra.azure.sweeping import instances_client
 from infra.azure.templates import compose
 from infra.environments import Environment
 from infra.findings import Finding
@@ -48,7 +47,7 @@ def gpu_cores(platform: PlatformResources, settings: Settings) -> Finding:
 def container_cores(environment: Environment, settings: Settings, location: str) -> Finding:
     """Cores of container instances, for a live container group and a candidate; raises as `gpu_cores` does."""
     with azure_errors(f"reading the quota of container instances in {location}"):
-        usages: list[Any] = list(instances_client(subscription(settings, environment)).location.list_usage(location))
+        usages: list[Any] = list(container_client(subscription(settings, environment)).location.list_usage(location))
     found = next((usage for usage in usages if usage.name.value == ACI_CORES), None)
     name = f"{environment.name}-container-quota"
     if found is None:

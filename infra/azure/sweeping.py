@@ -1,11 +1,9 @@
 """What nobody needs any more: container groups of releases that were broken off, and old scoring images."""
 
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from infra.azure.clients import client_options, resource_client
-from infra.azure.credentials import credential
+from infra.azure.clients import container_client, resource_client, web_client
 from infra.azure.deployments import Target
 from infra.azure.failures import azure_errors
 from infra.azure.image_registry import ImageRegistry, Manifest
@@ -17,8 +15,7 @@ from infra.ports import Frozen
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    from azure.mgmt.containerinstance import ContainerInstanceManagementClient
-    from azure.mgmt.web import WebSiteManagementClient
+    pass
 
 ROLE_TAG: Final = "ahc-role"
 NEEDED_ROLES: Final = frozenset({"live", "previous", "switching", "rolling-back"})
@@ -130,7 +127,7 @@ def _container_groups(settings: Settings) -> list[Orphan]:
 
 def _groups(target: Target) -> list[Any]:
     with azure_errors(f"listing the container groups of {target.group}"):
-        return list(instances_client(target.subscription_id).container_groups.list_by_resource_group(target.group))
+        return list(container_client(target.subscription_id).container_groups.list_by_resource_group(target.group))
 
 
 def _delete_group(orphan: Orphan) -> None:
@@ -139,7 +136,7 @@ def _delete_group(orphan: Orphan) -> None:
     subscription_id = orphan.resource_id.strip("/").split("/")[1]
     with azure_errors(f"deleting the container group {orphan.name}"):
         try:
-            instances_client(subscription_id).container_groups.begin_delete(orphan.where, orphan.name).result()
+            container_client(subscription_id).container_groups.begin_delete(orphan.where, orphan.name).result()
         except ResourceNotFoundError:
             return
 
@@ -176,17 +173,3 @@ def _images_of(client: Any, group: str, app: str) -> list[str]:
 def _container_image(configuration: Any) -> str:
     found = getattr(configuration, "properties", None) or configuration
     return (found.linux_fx_version or "").removeprefix("DOCKER|")
-
-
-@lru_cache(maxsize=4)
-def instances_client(subscription_id: str) -> "ContainerInstanceManagementClient":
-    from azure.mgmt.containerinstance import ContainerInstanceManagementClient
-
-    return ContainerInstanceManagementClient(credential(), subscription_id, **client_options())
-
-
-@lru_cache(maxsize=4)
-def web_client(subscription_id: str) -> "WebSiteManagementClient":
-    from azure.mgmt.web import WebSiteManagementClient
-
-    return WebSiteManagementClient(credential(), subscription_id, **client_options())

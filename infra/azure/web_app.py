@@ -1,18 +1,16 @@
 """The web app of an environment and its slot `candidate`, as an endpoint sees them: what runs there, and its log."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from infra.azure.clients import client_options
+from infra.azure.clients import web_client
 from infra.azure.container_config import PREFIX
-from infra.azure.credentials import credential
 from infra.azure.failures import azure_errors
 from infra.errors import NotProvisioned
 from infra.ports import Frozen, LiveModel
 
 if TYPE_CHECKING:
-    from azure.mgmt.web import WebSiteManagementClient
+    pass
 
 T = TypeVar("T")
 
@@ -142,10 +140,3 @@ class WebApp:
                 return of_app(self._resource_group, self.name)
             except ResourceNotFoundError as error:
                 raise NotProvisioned(f"There is no web app {where} in {self._resource_group}.") from error
-
-
-@lru_cache(maxsize=4)
-def web_client(subscription_id: str) -> "WebSiteManagementClient":
-    from azure.mgmt.web import WebSiteManagementClient
-
-    return WebSiteManagementClient(credential(), subscription_id, **client_options())

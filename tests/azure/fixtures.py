@@ -22,8 +22,7 @@ LIVE = "live"
 def forget_clients() -> None:
     """Clients keep what an earlier cloud told them."""
     from infra.azure.blobs import blob_service
-    from infra.azure.clients import resource_client
-    from infra.azure.container_groups import container_client
+    from infra.azure.clients import container_client, resource_client, web_client
     from infra.azure.filesystem import AzureFiles
     from infra.azure.image_builds import forget_resource_manager
     from infra.azure.quotas import compute_client
@@ -31,9 +30,6 @@ def forget_clients() -> None:
     from infra.azure.removal import authorization_client
     from infra.azure.routers import dns_client
     from infra.azure.secrets import secret_client
-    from infra.azure.sweeping import instances_client
-    from infra.azure.sweeping import web_client as swept_web_client
-    from infra.azure.web_app import web_client
 
     for cached in (
         authorization_client,
@@ -45,8 +41,6 @@ def forget_clients() -> None:
         ml_client,
         resource_client,
         secret_client,
-        instances_client,
-        swept_web_client,
         web_client,
     ):
         cached.cache_clear()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from infra.azure.sweeping import instances_client, orphans, sweep
+from infra.azure.clients import container_client
+from infra.azure.sweeping import orphans, sweep
 from infra.errors import AccessDenied, ServiceUnavailable
 from tests.azure.bench import SUBSCRIPTION
 from tests.azure.image_server import ImageServer
@@ -25,7 +26,7 @@ def group(name: str, image: str, **tags: str) -> None:
         "name": "scoring",
         "properties": {"image": image, "resources": {"requests": {"cpu": 1, "memoryInGB": 1}}},
     }
-    instances_client(SUBSCRIPTION).container_groups.begin_create_or_update(
+    container_client(SUBSCRIPTION).container_groups.begin_create_or_update(
         "rg-ahc-test",
         name,
         {
@@ -76,7 +77,7 @@ def test_listing_deletes_nothing_and_sweeping_deletes_what_was_listed(bench, clo
 def test_what_took_traffic_since_it_was_listed_is_left_alone(bench, cloud, images):
     group("ci-green", f"{LOGIN_SERVER}/scoring:stable", role="candidate")
     found = orphans(cloud)
-    instances_client(SUBSCRIPTION).container_groups.update("rg-ahc-test", "ci-green", {"tags": {"ahc-role": "live"}})
+    container_client(SUBSCRIPTION).container_groups.update("rg-ahc-test", "ci-green", {"tags": {"ahc-role": "live"}})
     sweep(found, cloud)
     assert not bench.calls(method="DELETE")
 
