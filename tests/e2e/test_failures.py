@@ -44,6 +44,6 @@ def test_a_folder_never_seen_before_goes_all_the_way_and_a_failed_step_is_rerun_
     machine.ahc("rerun", failed["id"], "--wait")
     assert trained == {path: path.stat().st_mtime_ns for path in (machine.home / "training").glob("*/best.ckpt")}
     assert machine.endpoints()["acceptance"]["state"] == "running"
-    (report,) = (machine.home / "reports").rglob("data-report.html")
-    assert "lime ✿" in report.read_text()
+    reports = (machine.home / "reports").rglob("data-report.html")
+    assert any("lime ✿" in report.read_text() for report in reports)
     started.interrupt()
