@@ -135,6 +135,7 @@ class RegistryBuilds:
         return [item["properties"] for item in self._ask("GET", "runs")["value"]]
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        from azure.core.exceptions import ResourceNotFoundError, map_error
         from azure.core.rest import HttpRequest
 
         platform = self._platform
@@ -145,6 +146,7 @@ class RegistryBuilds:
         response = _resource_manager().send_request(
             HttpRequest(method, url, params={"api-version": API_VERSION}, json=body)
         )
+        map_error(response.status_code, response, {404: ResourceNotFoundError})
         response.raise_for_status()
         answer: dict[str, Any] = response.json()
         return answer
