@@ -124,10 +124,11 @@ class Groups(Frozen):
         return next((group for group in self.groups if group.colour == colour), None)
 
     def idle_colour(self) -> Colour:
-        """Where a candidate goes: where nothing is, else where a candidate is, else in place of the previous."""
+        """Where a candidate goes: where one is already, else where nothing is, else in place of the previous."""
+        if self.candidate:
+            return self.candidate.colour
         free = next((colour for colour in COLOURS if self.of_colour(colour) is None), None)
-        replaced = self.candidate or self.previous
-        return free or (replaced.colour if replaced else COLOURS[0])
+        return free or (self.previous.colour if self.previous else COLOURS[0])
 
     def next_order(self) -> int:
         return max((group.order for group in self.groups), default=0) + 1

@@ -169,7 +169,7 @@ def test_the_traffic_manager_profile_fits_azures_schema(bench, cloud):
         "contentVersion": "1.0.0.0",
         "resources": [
             {
-                "type": "Microsoft.Network/trafficManagerProfiles",
+                "type": "Microsoft.Network/trafficmanagerprofiles",
                 "apiVersion": "2022-04-01",
                 "name": "traf-ahc-test",
                 **sent["body"],
