@@ -3,6 +3,8 @@
 from typing import Any, Final
 
 RETRIES: Final = 4
+REPEATABLE: Final[dict[str, Any]] = {"retry_on_methods": frozenset({"PATCH"})}
+"""For a PATCH that may be sent twice: without this, the SDK gives up when the connection breaks."""
 
 
 def client_options() -> dict[str, Any]:

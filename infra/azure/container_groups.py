@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from infra.azure.clients import client_options
+from infra.azure.clients import REPEATABLE, client_options
 from infra.azure.container_definition import CONTAINER, GroupDefinition, container_group
 from infra.azure.container_log import LastWords, last_words
 from infra.azure.credentials import credential
@@ -178,7 +178,9 @@ class ContainerGroups:
 
         tags = group.tags | {f"ahc-{name}": value for name, value in changes.items()}
         with azure_errors(f"tagging the container group {group.name}"):
-            changed = self._client.container_groups.update(self._resource_group, group.name, Resource(tags=tags))
+            changed = self._client.container_groups.update(
+                self._resource_group, group.name, Resource(tags=tags), **REPEATABLE
+            )
         return Group.of(changed, group.colour)
 
     def delete(self, colour: Colour) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from infra.azure.clients import client_options
+from infra.azure.clients import REPEATABLE, client_options
 from infra.azure.container_config import PREFIX
 from infra.azure.credentials import credential
 from infra.azure.failures import azure_errors
@@ -97,7 +97,7 @@ class WebApp:
             )
         )
         with azure_errors(f"configuring the slot {SLOT} of {self.name}"):
-            self._apps.update_configuration_slot(self._resource_group, self.name, SLOT, config)
+            self._apps.update_configuration_slot(self._resource_group, self.name, SLOT, config, **REPEATABLE)
 
     def swap(self) -> None:
         """Let the slot and the web app change places, once what is in the slot is warm."""
