@@ -243,7 +243,8 @@ def _container_facts(found: "ContainerGroup") -> dict[str, Any]:
     view: Any = found.containers[0].instance_view if found.containers else None
     if view is None:
         return {}
-    current, before = view.current_state, view.previous_state
+    # After a stop and a start, what was before is of another container.
+    current, before = view.current_state, view.previous_state if view.restart_count else None
     ended = next((state for state in (current, before) if state and state.state == "Terminated"), None)
     code = ended.exit_code if ended and (ended.exit_code or ended is current) else None
     group: Any = found.instance_view

@@ -58,8 +58,8 @@ def failed_pull(count: int) -> dict[str, Any]:
         # What passes is waited for, but not for ever.
         ({"restartCount": 1, "currentState": BACK_OFF, "previousState": {**ENDED, "exitCode": 36}}, False, 36),
         ({"restartCount": 3, "currentState": BACK_OFF, "previousState": {**ENDED, "exitCode": 36}}, True, 36),
-        # A container that was stopped and started again ended in good order.
-        ({"restartCount": 0, "currentState": RUNNING, "previousState": {**ENDED, "exitCode": 0}}, False, None),
+        # After a stop and a start, what ended before was stopped.
+        ({"restartCount": 0, "currentState": RUNNING, "previousState": {**ENDED, "exitCode": 137}}, False, None),
         (failed_pull(1), False, None),
         (failed_pull(3), True, None),
     ],
