@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from azure.mgmt.web import WebSiteManagementClient
 
 RETRIES: Final = 4
+REPEATABLE: Final[dict[str, Any]] = {"retry_on_methods": frozenset({"PATCH"})}
+"""For a PATCH that may be sent twice: without this, the SDK gives up when the connection breaks."""
 
 
 def client_options() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from infra.azure.clients import container_client
+from infra.azure.clients import REPEATABLE, container_client
 from infra.azure.container_definition import CONTAINER, GroupDefinition, container_group
 from infra.azure.container_log import LastWords, last_words
 from infra.azure.failures import azure_errors
@@ -123,10 +123,11 @@ class Groups(Frozen):
         return next((group for group in self.groups if group.colour == colour), None)
 
     def idle_colour(self) -> Colour:
-        """Where a candidate goes: where nothing is, else where a candidate is, else in place of the previous."""
+        """Where a candidate goes: where one is already, else where nothing is, else in place of the previous."""
+        if self.candidate:
+            return self.candidate.colour
         free = next((colour for colour in COLOURS if self.of_colour(colour) is None), None)
-        replaced = self.candidate or self.previous
-        return free or (replaced.colour if replaced else COLOURS[0])
+        return free or (self.previous.colour if self.previous else COLOURS[0])
 
     def next_order(self) -> int:
         return max((group.order for group in self.groups), default=0) + 1
@@ -176,7 +177,9 @@ class ContainerGroups:
 
         tags = group.tags | {f"ahc-{name}": value for name, value in changes.items()}
         with azure_errors(f"tagging the container group {group.name}"):
-            changed = self._client.container_groups.update(self._resource_group, group.name, Resource(tags=tags))
+            changed = self._client.container_groups.update(
+                self._resource_group, group.name, Resource(tags=tags), **REPEATABLE
+            )
         return Group.of(changed, group.colour)
 
     def delete(self, colour: Colour) -> None:
@@ -232,7 +235,8 @@ def _container_facts(found: "ContainerGroup") -> dict[str, Any]:
     view: Any = found.containers[0].instance_view if found.containers else None
     if view is None:
         return {}
-    current, before = view.current_state, view.previous_state
+    # After a stop and a start, what was before is of another container.
+    current, before = view.current_state, view.previous_state if view.restart_count else None
     ended = next((state for state in (current, before) if state and state.state == "Terminated"), None)
     code = ended.exit_code if ended and (ended.exit_code or ended is current) else None
     group: Any = found.instance_view

@@ -66,7 +66,7 @@ class ContainerInstancesEndpoint:
             colour = groups.idle_colour()
             creation = self._create(groups.of_colour(colour), colour, definition, model)
             try:
-                group = self._await_ready(colour, model, creation)
+                group = self._await_ready(colour, model, creation, START_SECONDS)
             except PlatformError:
                 # What went wrong is in the error; a group that nobody waits for would cost money.
                 with suppress(PlatformError):
@@ -113,9 +113,10 @@ class ContainerInstancesEndpoint:
         for group in self._groups.all().groups:
             if group.stopped:
                 continue
-            if group.gave_up:
+            url = self._router.address(group)
+            if group.gave_up and not self._target.ready(url):
                 self._groups.restart(group)
-            self._target.await_keys(self._router.address(group))
+            self._target.await_keys(url)
 
     def logs(self, lines: int = 50) -> Sequence[str]:
         groups = self._groups.all()
@@ -188,18 +189,31 @@ class ContainerInstancesEndpoint:
         label = f"{self._prefix}-{colour}-{self._target.resources.unique_suffix}"
         return self._groups.create(colour, definition, label, tags)
 
-    def _await_ready(self, colour: Colour, model: LiveModel, creation: "LROPoller[Any] | None" = None) -> Group:
+    def _await_ready(
+        self,
+        colour: Colour,
+        model: LiveModel,
+        creation: "LROPoller[Any] | None" = None,
+        seconds: float = WARM_SECONDS,
+    ) -> Group:
         """Wait until this group answers as this version.
 
         Raises:
             CandidateFailed: Its container ended or its image can't be pulled, or it took too long.
         """
         name, label = self._groups.name(colour), f"{model.name} v{model.version}"
-        waiting, announced = Waiting(START_SECONDS if creation else WARM_SECONDS), ""
+        waiting, announced = Waiting(seconds), ""
         while True:
             group = self._groups.get(colour)
             if group is None:
                 raise CandidateFailed(f"{name} with {label} was deleted by someone else.", process_exit_code=None)
+            if group.running:
+                if group.ip != announced:
+                    self._router.announce(group)
+                    announced = group.ip
+                if self._target.answers(self._router.address(group), model):
+                    return group
+            # Not before: one that ended once and serves again is fine.
             if group.gave_up:
                 why = self._groups.why(group)
                 raise CandidateFailed(f"{label} in {name} failed. {why.message}", process_exit_code=why.exit_code)
@@ -207,12 +221,6 @@ class ContainerInstancesEndpoint:
                 with azure_errors(f"creating the container group {name} with {label}"):
                     creation.result()
                 creation = None
-            if group.running:
-                if group.ip != announced:
-                    self._router.announce(group)
-                    announced = group.ip
-                if self._target.answers(self._router.address(group), model):
-                    return group
             if not waiting.again():
                 why = self._groups.why(group)
                 raise CandidateFailed(f"{label} in {name} is not ready in time. {why.message}", process_exit_code=None)

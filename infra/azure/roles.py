@@ -14,6 +14,8 @@ ROLES: Final = (
     (r"Microsoft\.MachineLearningServices/", "AzureML Data Scientist"),
     (r"Microsoft\.ContainerInstance/", "Azure Container Instances Contributor Role"),
     (r"Microsoft\.Web/", "Website Contributor"),
+    (r"Microsoft\.Network/trafficManagerProfiles", "Traffic Manager Contributor"),
+    (r"Microsoft\.Network/privateDnsZones", "Private DNS Zone Contributor"),
     (r"Microsoft\.ContainerService/", "Azure Kubernetes Service Contributor Role"),
     (r"Microsoft\.(OperationalInsights|Insights)/", "Monitoring Contributor"),
 )

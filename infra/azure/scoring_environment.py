@@ -114,6 +114,11 @@ class ScoringEnvironment:
             except PlatformError:
                 return False
 
+    def ready(self, url: str) -> bool:
+        """Whether what runs there takes traffic, with whatever key."""
+        with self.client(url) as client:
+            return client.ready()
+
     def await_answer(self, url: str, model: LiveModel, seconds: float) -> None:
         """Wait until the endpoint's own address leads to this version.
 

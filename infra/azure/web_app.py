@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from infra.azure.clients import web_client
+from infra.azure.clients import REPEATABLE, web_client
 from infra.azure.container_config import PREFIX
 from infra.azure.failures import azure_errors
 from infra.errors import NotProvisioned
@@ -95,7 +95,7 @@ class WebApp:
             )
         )
         with azure_errors(f"configuring the slot {SLOT} of {self.name}"):
-            self._apps.update_configuration_slot(self._resource_group, self.name, SLOT, config)
+            self._apps.update_configuration_slot(self._resource_group, self.name, SLOT, config, **REPEATABLE)
 
     def swap(self) -> None:
         """Let the slot and the web app change places, once what is in the slot is warm."""

@@ -244,7 +244,7 @@ class ContainersWorld:
         return {host: running.address if running.exit_code is None else NOWHERE}
 
     def _settings(self, key: str) -> dict[str, str]:
-        # Past the host of the control plane, so that fault rules and the calls of a test are not touched.
+        # Past the host of the control plane: a test's fault rules and calls that name that host don't see it.
         url = f"{self._bench.proxy}{key}/config/appsettings/list?api-version=2023-12-01"
         request = urllib.request.Request(url, method="POST", headers={"Authorization": "Bearer world"})
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:

@@ -155,7 +155,7 @@ def test_a_candidate_that_took_the_place_of_the_previous_version_can_not_be_roll
 
 
 def test_status_tells_an_outage_of_azure_and_never_raises(served):
-    served.bench.fault("outage", path="sites/app-ahc-test")
+    served.bench.fault("outage", host="management", path="sites/app-ahc-test")
     assert served.endpoint.status().state == "unhealthy"
     assert "503" in served.endpoint.status().detail
 

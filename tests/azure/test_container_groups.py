@@ -58,8 +58,8 @@ def failed_pull(count: int) -> dict[str, Any]:
         # What passes is waited for, but not for ever.
         ({"restartCount": 1, "currentState": BACK_OFF, "previousState": {**ENDED, "exitCode": 36}}, False, 36),
         ({"restartCount": 3, "currentState": BACK_OFF, "previousState": {**ENDED, "exitCode": 36}}, True, 36),
-        # A container that was stopped and started again ended in good order.
-        ({"restartCount": 0, "currentState": RUNNING, "previousState": {**ENDED, "exitCode": 0}}, False, None),
+        # After a stop and a start, what ended before was stopped.
+        ({"restartCount": 0, "currentState": RUNNING, "previousState": {**ENDED, "exitCode": 137}}, False, None),
         (failed_pull(1), False, None),
         (failed_pull(3), True, None),
     ],
@@ -169,7 +169,7 @@ def test_the_traffic_manager_profile_fits_azures_schema(bench, cloud):
         "contentVersion": "1.0.0.0",
         "resources": [
             {
-                "type": "Microsoft.Network/trafficManagerProfiles",
+                "type": "Microsoft.Network/trafficmanagerprofiles",
                 "apiVersion": "2022-04-01",
                 "name": "traf-ahc-test",
                 **sent["body"],
