@@ -167,6 +167,8 @@ def test_tracing_costs_next_to_nothing(lite0, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(rig, "make_bundle", lambda _: BundleRef(path=str(lite0.path), digest=lite0.digest, name="x"))
     rates: dict[str, list[float]] = {"off": [], "on": []}
     costs: dict[str, list[float]] = {"off": [], "on": []}
+    for which in rates:
+        (tmp_path / which).mkdir()
     with OtlpSink() as sink, ExitStack() as stack:
         running = {"off": stack.enter_context(serving(tmp_path / "off", threads=0))}
         for name, value in sink.variables.items():
