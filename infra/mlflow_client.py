@@ -1,6 +1,7 @@
 """One MLflow client a process and tracking store: opening a database checks its migrations, which takes a second."""
 
 import logging
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,9 @@ def client(tracking_uri: str) -> "MlflowClient":
     """The client of a store; the folder of a `sqlite:///` one is created."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Importing MLflow configures logging anew: under Python's logging lock that empties the handlers that there are.
+    # Prefect's waits for its own thread then, which hangs for good where that thread wants to log.
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     from mlflow.tracking import MlflowClient
 
     if not tracking_uri.startswith(SQLITE):

@@ -42,7 +42,7 @@ def asset(cloud):
 
 
 def puts(bench):
-    return [call for call in bench.calls(method="PUT", url="/versions/") if call["status"] in (200, 201)]
+    return [call for call in bench.calls(url="/versions/") if call["method"] == "PUT" and call["status"] in (200, 201)]
 
 
 def test_a_data_version_is_a_folder_under_its_hash_with_what_people_ask_first(catalogue, cloud):
@@ -65,11 +65,8 @@ def test_the_link_leads_to_the_studio(catalogue):
 
 
 def test_listing_again_writes_nothing(bench, catalogue):
-    link = catalogue.register(ENTRY)
-    written = puts(bench)
-    assert {call["url"].partition("?")[0].rpartition("/")[2] for call in written} == {ENTRY.version}
-    assert catalogue.register(ENTRY) == link
-    assert puts(bench) == written
+    assert catalogue.register(ENTRY) == catalogue.register(ENTRY)
+    assert len(puts(bench)) == 1
 
 
 def test_several_that_list_the_same_at_once_agree(bench, catalogue):

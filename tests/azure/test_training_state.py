@@ -51,7 +51,7 @@ def test_what_did_not_change_is_not_sent_again(machine, bench):
     (here / "last.ckpt").write_bytes(b"last")
     state.keep()
     state.keep()
-    assert len(bench.calls(method="PUT", url="training/key")) == 2
+    assert [call["method"] for call in bench.calls(url="training/key")].count("PUT") == 2
 
 
 def test_a_machine_that_has_its_own_state_keeps_it(machine):
