@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,25 @@ def test_the_link_names_experiment_and_run(tracker):
     run = start(tracker, "key-5")
     assert tracker.link(run).startswith("http://127.0.0.1:5000/#/experiments/")
     assert tracker.link(run).endswith(f"/runs/{run}")
+
+
+def test_opening_a_store_leaves_the_logging_of_the_process_alone(tmp_path):
+    # Logging that is configured anew flushes the handlers that there are, while it holds Python's logging lock: a run
+    # whose handler then waits for a thread that logs never ends.
+    program = """
+import logging, sys
+class Handler(logging.Handler):
+    def flush(self):
+        flushes.append(1)
+flushes, handler = [], Handler()
+from infra.mlflow_client import client
+client(sys.argv[1])
+print(len(flushes))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"sqlite:///{tmp_path / 'mlflow.db'}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["0"]
