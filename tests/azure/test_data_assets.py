@@ -42,7 +42,7 @@ def asset(cloud):
 
 
 def puts(bench):
-    return [call for call in bench.calls(method="PUT", url="/versions/") if call["status"] in (200, 201)]
+    return [call for call in bench.calls(url="/versions/") if call["method"] == "PUT" and call["status"] in (200, 201)]
 
 
 def test_a_data_version_is_a_folder_under_its_hash_with_what_people_ask_first(catalogue, cloud):

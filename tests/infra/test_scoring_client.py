@@ -57,7 +57,7 @@ def test_other_machines_are_reached_through_the_proxy_and_this_one_is_not(tmp_pa
         with ScoringClient("http://scoring.example:8080", SecretStr("x"), seconds=5) as client:
             assert client.ready()
         assert asked == ["http://scoring.example:8080/health/ready"]
-        with ScoringClient(f"http://127.0.0.1:{free_port()}", SecretStr("x"), seconds=2) as client:
+        with ScoringClient(f"http://127.0.0.1:{free_ports(1)[0]}", SecretStr("x"), seconds=2) as client:
             assert not client.ready()
         assert len(asked) == 1
         proxy.shutdown()
