@@ -45,9 +45,7 @@ def _resources(template: Mapping[str, Any], given: Mapping[str, Any], module: st
 def _parameters(template: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     defaults = Scope({}, {})
     return {
-        name: given[name].get("value", Unresolved(f"reference of {name}"))
-        if name in given
-        else defaults.evaluate(declared.get("defaultValue"))
+        name: given[name]["value"] if name in given else defaults.evaluate(declared.get("defaultValue"))
         for name, declared in template["parameters"].items()
     }
 

@@ -29,7 +29,6 @@ SAID_ELSEWHERE: Final = {
 """Parameters that no parameter file may set, and what sets them."""
 TYPES: Final[dict[str, tuple[type, str]]] = {
     "string": (str, "a text"),
-    "securestring": (str, "a text"),
     "int": (int, "a whole number"),
     "bool": (bool, "true or false"),
     "array": (list, "a list"),
@@ -146,9 +145,9 @@ def _problems(given: Mapping[str, Any], declared: Mapping[str, Any]) -> Iterator
             yield f"unknown parameter `{name}`: {nearest(name, sorted(set(declared) - set(SAID_ELSEWHERE)))}".rstrip(
                 "."
             )
-        elif not isinstance(item, dict) or not ({"value"} == set(item) or {"reference"} == set(item)):
+        elif not isinstance(item, dict) or set(item) != {"value"}:
             yield f'`{name}`: expected {{"value": ...}}'
-        elif "value" in item:
+        else:
             yield from _wrong_value(name, item["value"], declared[name])
     for name, declaration in declared.items():
         if "defaultValue" not in declaration and name not in given and name not in SAID_ELSEWHERE:

@@ -64,6 +64,7 @@ def test_gpu_machines_that_scale_from_zero_cost_by_the_hour_of_use(settings):
     assert not any("gpu" in line.resource for line in found.lines)
     (spot,) = platform(settings, gpuSpot=True).on_demand
     assert spot.cost < gpu.cost / 2
+    assert platform(settings, gpuNodesMax=0).on_demand == ()
 
 
 def test_a_size_without_a_price_is_told_and_not_counted_as_free(settings):
