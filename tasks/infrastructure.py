@@ -1,5 +1,6 @@
 """Infrastructure: is everything there that the next hour needs, what would change, and change it."""
 
+import re
 from collections.abc import Sequence
 
 from prefect import get_run_logger
@@ -232,28 +233,28 @@ def _show_plan(key: str, title: str, planned: Plan) -> None:
     shown = planned.of("Create", "Modify", "Delete", "Unsupported")
     rows = [row for change in shown for row in _rows(change)]
     quiet, beside = len(planned.of("NoChange")), planned.of("Ignore")
-    told = f"{quiet} resources are as the template says."
+    told = f"As the template says: {quiet}."
     if beside:
         told += f" Beside the template, and left alone: {', '.join(f'{item.type} {item.name}' for item in beside)}."
     create_markdown_artifact(
         key=key,
         description=f"{title}: {planned.told}",
         markdown=f"# {title}\n\n**{planned.told}** in `{planned.resource_group}`, {planned.location}.\n\n"
-        + (table(("", "resource", "property", "is", "becomes"), rows) + "\n\n" if rows else "")
+        + (table(("", "resource", "what"), rows) + "\n\n" if rows else "")
         + told,
     )
 
 
 def _rows(change: ResourceChange) -> list[tuple[object, ...]]:
-    head = (MARKS[change.kind], f"{change.type} **{change.name}**")
-    if not change.properties:
-        return [(*head, change.reason, "", "")]
-    first, *rest = [(item.path, _code(item.before), _code(item.after)) for item in change.properties]
-    return [(*head, *first), *(("", "", *item) for item in rest)]
+    head = (MARKS[change.kind], f"**{_escaped(change.name)}** {change.type.removeprefix('Microsoft.')}")
+    what = [f"{item.path}: {_escaped(item.before)} → {_escaped(item.after)}" for item in change.properties]
+    first, *rest = what or [_escaped(change.reason) if change.reason else ""]
+    return [(*head, first), *(("", "", line) for line in rest)]
 
 
-def _code(value: str) -> str:
-    return f"`{value.replace('`', chr(39))}`" if value else ""
+def _escaped(value: str) -> str:
+    """As plain text: a code span would not wrap, and push the table out of its place."""
+    return re.sub(r"([\\`*_<>\[\]])", r"\\\1", value) or "∅"
 
 
 def _show_costs(name: str, costs: CostEstimate) -> None:

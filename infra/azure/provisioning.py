@@ -111,6 +111,8 @@ def provision(
     if planned.effects or not _is_deployed(target, composed):
         _start(target, composed, recover=_deleted_vault(target, planned))
         ran = follow(target, told, expected=_expected(planned), poll_seconds=poll_seconds)
+        if not _is_deployed(target, composed):
+            raise Conflict(f"Somebody else deployed another template as {target.deployment} at the same time.")
     forget_resources()
     return Provisioned(name=name, plan=planned, operations=ran)
 

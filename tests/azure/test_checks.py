@@ -7,7 +7,10 @@ from infra.azure.clients import resource_client
 from infra.azure.quotas import cores, families
 from infra.azure.resources import PlatformResources, platform_resources
 from infra.azure.secrets import KeyVaultSecrets
+from infra.checks import check_azure, check_infrastructure
 from infra.environments import endpoint_key
+from infra.local.checks import check_machine
+from infra.settings import Settings
 from tests.azure.bench import SUBSCRIPTION, azure_settings
 from tests.azure.image_server import ImageServer
 
@@ -78,6 +81,18 @@ def test_a_resource_that_was_deleted_by_hand_blocks(cloud, images):
     findings = platform(cloud)
     assert blocking(findings) == {"platform-training-identity"}
     assert "mode=provision" in findings["platform-training-identity"].fix
+
+
+def test_a_resource_that_ended_as_failed_blocks(bench, cloud, images):
+    """The bench lists no states, which Azure does when asked: its documented answer is given in its place."""
+    found = resource_client(SUBSCRIPTION).resources.list_by_resource_group("rg-ahc-platform")
+    rows = [{"id": item.id, "name": item.name, "type": item.type} for item in found]
+    for row in rows:
+        row["provisioningState"] = "Failed" if row["name"] == "mlw-ahc-platform" else "Succeeded"
+    bench.fault(path="rg-ahc-platform/resources", status=200, body={"value": rows})
+    findings = platform(cloud)
+    assert blocking(findings) == {"platform-workspace"}
+    assert "Failed" in findings["platform-workspace"].detail
 
 
 @pytest.mark.parametrize(
@@ -192,3 +207,28 @@ def test_a_size_names_the_family_of_its_quota():
     assert plain("StandardNCADSA100v4Family") in families("Standard_NC24ads_A100_v4")
     assert plain("standardNCSv3Family") in families("Standard_NC6s_v3")
     assert cores("Standard_NC24ads_A100_v4") == 24
+
+
+# --- all together, as `ahc doctor` and the lifecycle ask ----------------------------------------------------------
+
+
+def test_everything_is_this_machine_the_platform_and_its_environments_and_one_not_provisioned_only_warns(cloud, images):
+    findings = {finding.name: finding for finding in check_infrastructure(cloud)}
+    assert {"python", "platform-storage-account", "test-image"} <= set(findings)
+    assert findings["production-deployment"].severity == "warns"
+    assert not findings["production-deployment"].ok
+
+
+def test_what_a_release_needs_is_only_its_own_environments_and_they_must_be_there(cloud, images):
+    findings = {finding.name: finding for finding in check_infrastructure(cloud, ("test",))}
+    assert "production-deployment" not in findings
+    findings = {finding.name: finding for finding in check_azure(cloud, ("production",))}
+    assert findings["production-deployment"].blocks
+
+
+def test_on_one_machine_azure_is_not_asked(tmp_path):
+    settings = Settings(home=tmp_path)
+    assert check_azure(settings, ("test",)) == []
+    assert {finding.name for finding in check_infrastructure(settings)} == {
+        finding.name for finding in check_machine(settings)
+    }

@@ -328,6 +328,19 @@ def test_a_conflict_with_a_deployment_that_runs_ends_in_following_it(bench, sett
         bench.settings(lro_polls=2)
 
 
+def test_another_template_that_somebody_deploys_at_the_same_time_is_no_success_of_ours(bench, settings):
+    bench.settings(lro_polls=6)
+    try:
+        begin(settings, one_identity())
+        bench.fault(operation="Deployments_Get$", status=404, body=arm("DeploymentNotFound"))
+        bench.fault(method="PUT", path="deployments/ahc-platform", status=409, body=arm("DeploymentActive"))
+        with pytest.raises(Conflict, match="another template"):
+            deploy(settings)
+    finally:
+        bench.settings(lro_polls=2)
+    assert deploy(settings).changed
+
+
 def test_a_conflict_with_nothing_that_runs_is_transient(bench, settings):
     bench.fault(method="PUT", path="deployments/ahc-platform", status=409, body=arm("DeploymentActive"))
     with pytest.raises(Conflict) as caught:
