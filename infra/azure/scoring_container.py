@@ -1,7 +1,8 @@
 """`python -m infra.azure.scoring_container`: process 1 of a scoring container.
 
 It fetches the bundle and the keys that its variables name, lets `model.serving` serve them, gives it new keys when they
-are rotated, and passes a request to end on to it. Nothing is kept: a container that ended starts anew.
+are rotated, uploads the records that it samples, and passes a request to end on to it. Nothing is kept: a container
+that ended starts anew.
 """
 
 import asyncio
@@ -9,7 +10,10 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -20,11 +24,15 @@ from infra.azure.container_start import prepare, read_keys, sign_in_as
 from infra.azure.serving_process import ServingProcess
 from infra.errors import PlatformError
 from infra.json_lines import JsonLines
+from infra.records import ship_records
+from infra.telemetry import scoring_variables
 
 T = TypeVar("T")
 
 KEY_SECONDS: Final = 30.0
 """How often the vault is asked for new keys; SIGHUP asks at once."""
+LAST_UPLOAD_SECONDS: Final = 3.0
+"""For the records of the last requests, before the platform's patience with a container that is to end is over."""
 
 log = logging.getLogger("container")
 
@@ -36,6 +44,7 @@ def main() -> int:
     except PlatformError as error:
         return give_up(error)
     sign_in_as(config.identity_client_id)
+    os.environ.update(scoring_variables(config.telemetry.get_secret_value(), config.environment))
     loop = asyncio.new_event_loop()
     code = loop.run_until_complete(run(config))
     sys.stderr.flush()
@@ -71,7 +80,8 @@ async def run(config: ContainerConfig) -> int:
             log.info("Told to end before it served.")
             return 0
         bundle, keys = needed
-        return await _serve(config, bundle, keys, told)
+        with tempfile.TemporaryDirectory(prefix="records-") as spool, _records_shipped(config, Path(spool)):
+            return await _serve(config, bundle, keys, Path(spool), told)
     except PlatformError as error:
         return give_up(error)
     except Exception:
@@ -79,8 +89,32 @@ async def run(config: ContainerConfig) -> int:
         return 1
 
 
-async def _serve(config: ContainerConfig, bundle: Path, keys: tuple[SecretStr, ...], told: "asyncio.Task[Any]") -> int:
-    process = await ServingProcess.start(serving_config(config, bundle), keys)
+@contextmanager
+def _records_shipped(config: ContainerConfig, spool: Path) -> Iterator[None]:
+    """Upload the records that come into this folder meanwhile, and those that are left at the end."""
+    if not _samples(config):
+        yield
+        return
+    ended = threading.Event()
+    shipping = threading.Thread(
+        target=ship_records, args=(spool, config.records_url), kwargs={"stopped": ended}, daemon=True, name="records"
+    )
+    shipping.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        shipping.join(LAST_UPLOAD_SECONDS)
+
+
+def _samples(config: ContainerConfig) -> bool:
+    return bool(config.records_url) and config.sample_rate > 0
+
+
+async def _serve(
+    config: ContainerConfig, bundle: Path, keys: tuple[SecretStr, ...], spool: Path, told: "asyncio.Task[Any]"
+) -> int:
+    process = await ServingProcess.start(serving_config(config, bundle, spool), keys)
     look = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGCHLD, reap, process.pid)
@@ -95,7 +129,7 @@ async def _serve(config: ContainerConfig, bundle: Path, keys: tuple[SecretStr, .
     return code
 
 
-def serving_config(config: ContainerConfig, bundle: Path) -> dict[str, Any]:
+def serving_config(config: ContainerConfig, bundle: Path, spool: Path) -> dict[str, Any]:
     """The JSON form of `model.serving.config.ServingConfig`, without the keys."""
     return {
         "bundle": str(bundle),
@@ -105,6 +139,9 @@ def serving_config(config: ContainerConfig, bundle: Path) -> dict[str, Any]:
         "host": "0.0.0.0",  # noqa: S104 - a container's own network
         "port": config.port,
         "threads": config.scoring_threads,
+        "environment": config.environment,
+        "correlation_id": config.correlation_id,
+        **({"spool": str(spool), "sample_rate": config.sample_rate} if _samples(config) else {}),
         **({"certificate": config.certificate} if config.certificate else {}),
     }
 

@@ -1,5 +1,6 @@
 """The scoring container's program, as a process, against the bench's vault and blobs."""
 
+import json
 import signal
 import threading
 import time
@@ -7,8 +8,10 @@ import time
 import pytest
 from pydantic import SecretStr
 
+from infra.azure.blobs import blob_service
+from infra.azure.resources import environment_resources
 from infra.azure.secrets import KeyVaultSecrets
-from infra.environments import endpoint_key
+from infra.environments import endpoint_key, load_environment
 from tests.azure.scoring_containers import key, program, published
 from tests.bundles import colour_image
 from tests.conftest import free_ports
@@ -16,6 +19,7 @@ from tests.infra.load import Load
 from tests.infra.local_endpoint import eventually
 
 pytestmark = pytest.mark.azure
+RECORDS = "https://stahctest.blob.core.windows.net/records"
 
 
 @pytest.fixture
@@ -141,3 +145,31 @@ def test_while_the_vault_is_out_of_reach_the_keys_of_before_stay_valid(bench, cl
         bench.clear_faults()
         container.signal(signal.SIGHUP)
         eventually(lambda: "can be read again" in container.log(), 30)
+
+
+def test_sampled_records_of_its_requests_are_in_the_store_when_it_has_ended(cloud, config, tmp_path):
+    sampling = {"sample_rate": 1.0, "records_url": RECORDS, "correlation_id": "build-42"}
+    with program(config.model_copy(update=sampling), tmp_path / "run") as container:
+        container.ready()
+        with container.client(key(cloud)) as client:
+            answer = client.post("/score", content=colour_image("red"), headers={"Content-Type": "image/png"}).json()
+        container.signal(signal.SIGTERM)
+        assert container.exit_code(15) == 0
+    store = blob_service("stahctest").get_container_client("records")
+    [segment] = [blob.name for blob in store.list_blobs("incoming/")]
+    [record] = [json.loads(line) for line in store.download_blob(segment).readall().splitlines()]
+    assert (record["request_id"], record["environment"]) == (answer["request_id"], "test")
+    assert record["correlation_id"] == "build-42"
+
+
+def test_its_requests_are_traced_into_application_insights(bench, cloud, config, tmp_path):
+    environment = load_environment("test", cloud.environments)
+    sink = environment_resources(environment, cloud).application_insights_connection_string
+    traced = config.model_copy(update={"telemetry": SecretStr(sink), "correlation_id": "build-42"})
+    with program(traced, tmp_path / "run") as container:
+        container.ready()
+        with container.client(key(cloud)) as client:
+            client.post("/score", content=colour_image("red"), headers={"Content-Type": "image/png"})
+        container.signal(signal.SIGTERM)
+        assert container.exit_code(15) == 0
+    assert "build-42" in json.dumps(bench.telemetry())
