@@ -223,7 +223,7 @@ class AppServiceEndpoint:
         slot = self._app.place(SLOT)
         others = {name: value for name, value in slot.settings.items() if not name.startswith(OURS)}
         self._app.stop(SLOT)
-        self._app.configure(self._target.image(), self._target.resources.identity_client_id, others)
+        self._app.keep_only(others)
 
     def _troubles(self) -> str:
         try:

@@ -82,20 +82,18 @@ class WebApp:
 
     def configure(self, image: str, identity_client_id: str, settings: dict[str, str]) -> None:
         """Let the slot run this image with these settings and no others: one write, which starts it anew."""
-        from azure.mgmt.web import models
-
-        config = models.SiteConfigResource(
-            properties=models.SiteConfig(
-                linux_fx_version=f"DOCKER|{image}",
-                acr_use_managed_identity_creds=True,
-                acr_user_managed_identity_id=identity_client_id,
-                always_on=True,
-                health_check_path="/health/ready",
-                app_settings=[models.NameValuePair(name=name, value=value) for name, value in settings.items()],
-            )
+        self._write(
+            settings,
+            linux_fx_version=f"DOCKER|{image}",
+            acr_use_managed_identity_creds=True,
+            acr_user_managed_identity_id=identity_client_id,
+            always_on=True,
+            health_check_path="/health/ready",
         )
-        with azure_errors(f"configuring the slot {SLOT} of {self.name}"):
-            self._apps.update_configuration_slot(self._resource_group, self.name, SLOT, config, **REPEATABLE)
+
+    def keep_only(self, settings: dict[str, str]) -> None:
+        """Let the slot have these settings and no others."""
+        self._write(settings)
 
     def swap(self) -> None:
         """Let the slot and the web app change places, once what is in the slot is warm."""
@@ -124,6 +122,14 @@ class WebApp:
             self._apps.get_web_site_container_logs_slot,
         )
         return b"".join(parts or ()).decode(errors="replace").splitlines()
+
+    def _write(self, settings: dict[str, str], **config: Any) -> None:
+        from azure.mgmt.web import models
+
+        pairs = [models.NameValuePair(name=name, value=value) for name, value in settings.items()]
+        wanted = models.SiteConfigResource(properties=models.SiteConfig(app_settings=pairs, **config))
+        with azure_errors(f"configuring the slot {SLOT} of {self.name}"):
+            self._apps.update_configuration_slot(self._resource_group, self.name, SLOT, wanted, **REPEATABLE)
 
     @property
     def _apps(self) -> Any:
