@@ -51,7 +51,8 @@ def test_other_machines_are_reached_through_the_proxy_and_this_one_is_not(tmp_pa
     asked: list[str] = []
     with HTTPServer(("127.0.0.1", 0), type("Proxy", (_Proxy,), {"asked": asked})) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.server_address[1]}")
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_address[1]}")
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
         with ScoringClient("http://scoring.example:8080", SecretStr("x"), seconds=5) as client:
