@@ -97,7 +97,8 @@ def test_a_discarded_candidate_is_gone_and_the_live_version_untouched(rig):
     candidate = rig.endpoint.deploy(*rig.bundle(2))
     rig.endpoint.discard(candidate)
     with ScoringClient(candidate.url, rig.key, seconds=2) as client:
-        assert not client.ready()
+        # The cloud takes it away a moment after it has said so.
+        eventually(lambda: not client.ready())
     with pytest.raises(CandidateFailed):
         rig.endpoint.switch(candidate)
     assert rig.answering() == 1
