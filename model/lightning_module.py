@@ -108,12 +108,13 @@ class ImageClassifier(lightning.LightningModule):
             decay=self.config.layer_decay,
         )
         optimizer = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        # Two steps of rise and one of fall at least: PyTorch divides by the length of each.
+        steps = max(3, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             [group["lr"] for group in groups],
             total_steps=steps,
-            pct_start=0.2,
+            pct_start=max(0.2, 2 / steps),
             div_factor=10,
             final_div_factor=100,
         )

@@ -44,6 +44,13 @@ def uninterrupted(data: DataVersion, tmp_path_factory: pytest.TempPathFactory) -
     return fit(data, short_training(), tmp_path_factory.mktemp("uninterrupted"))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_one_epoch_of_few_steps_trains(data, tmp_path, steps):
+    images = sum(splits["train"] for splits in data.counts.values())
+    result = fit(data, short_training(epochs=1, head_epochs=1, batch_size=-(-images // steps)), tmp_path)
+    assert result.epochs == 1
+
+
 class PowerCut(Exception):
     pass
 
