@@ -1,13 +1,17 @@
 """The documents say what the code does: every command, option, setting, error and exit code, and nothing else."""
 
+import inspect
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import typer
+from pydantic_core import PydanticUndefined
 
+from deployments.catalogue import entrypoints, load_flow
 from deployments.cli import COMMANDS, DATA_COMMANDS, app
+from infra.environments import AzureTarget, Environment, Gates
 from infra.settings import PROJECT, Settings
 from tasks.failures import ERRORS, OUTCOMES, runbook
 
@@ -15,6 +19,7 @@ COMMANDS_MD = (PROJECT / "docs" / "commands.md").read_text(encoding="utf-8")
 RUNBOOK_MD = (PROJECT / "docs" / "runbook.md").read_text(encoding="utf-8")
 AZURE_MD = (PROJECT / "docs" / "azure.md").read_text(encoding="utf-8")
 NAMES = [*COMMANDS, *(f"data {name}" for name in DATA_COMMANDS)]
+DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 UNNAMED_CODES = {1: "Unexpected error", 2: "UsageError", 130: "Interrupted"}
 
 
@@ -85,10 +90,50 @@ def test_every_way_to_end_has_a_section_in_the_runbook(name):
     assert code is None or f"Exit code {code}" in section
 
 
-def test_links_inside_the_runbook_lead_somewhere():
-    targets = set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK_MD))
-    assert targets
-    assert targets <= set(sections())
+def anchors(document: Path) -> set[str]:
+    titles = re.findall(r"^#{1,6} (.+)$", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {anchor(title) for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        path, _, wanted = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        assert not wanted or wanted in anchors(target), link
+
+
+def test_every_flow_is_in_the_table_with_its_parameters_and_those_it_needs():
+    table: dict[str, set[str]] = {}
+    needed: dict[str, set[str]] = {}
+    flow = ""
+    for name, parameters, _ in rows("Flows and their parameters"):
+        flow = name.strip("`") or flow
+        table.setdefault(flow, set()).update(re.findall(r"`(\w+)`", parameters))
+        needed.setdefault(flow, set()).update(re.findall(r"\*\*`(\w+)`\*\*", parameters))
+    signatures = {name: inspect.signature(load_flow(name).fn).parameters for name in entrypoints()}
+    assert table == {name: set(found) for name, found in signatures.items()}
+    assert needed == {
+        name: {item.name for item in found.values() if item.default is item.empty} for name, found in signatures.items()
+    }
+
+
+def test_every_key_of_an_environment_file_is_in_the_table_with_its_default():
+    table = {}
+    for keys, default, _ in rows("Environment files"):
+        names = [name.strip(" `") for name in keys.split(",")]
+        defaults = [value.strip(" `") for value in default.split(",")]
+        table |= dict(zip(names, defaults * len(names) if len(defaults) == 1 else defaults, strict=True))
+    models = {"": Environment, "gates.": Gates, "azure.": AzureTarget}
+    fields = {prefix + name: field for prefix, model in models.items() for name, field in model.model_fields.items()}
+    known = {name: field.default for name, field in fields.items() if name not in {"gates", "azure"}}
+    assert set(table) == set(known)
+    for name, default in known.items():
+        if default is not None and default is not PydanticUndefined:
+            assert table[name] == str(default).lower(), name
 
 
 def shown_commands() -> list[str]:
