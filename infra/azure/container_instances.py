@@ -270,21 +270,8 @@ class ContainerInstancesEndpoint:
         except PlatformError as error:
             return str(error)
 
-    def _status(
-        self,
-        state: Any,
-        *,
-        url: str = "",
-        groups: Groups | None = None,
-        live: LiveModel | None = None,
-        detail: str = "",
-    ) -> EndpointStatus:
+    def _status(self, state: Any, *, url: str = "", groups: Groups | None = None, **facts: Any) -> EndpointStatus:
         previous = groups.previous if groups else None
         return EndpointStatus(
-            environment=self.environment,
-            url=url,
-            state=state,
-            live=live,
-            previous=previous.model if previous else None,
-            detail=detail,
+            environment=self.environment, url=url, state=state, previous=previous.model if previous else None, **facts
         )
