@@ -231,18 +231,8 @@ class AppServiceEndpoint:
         except PlatformError as error:
             return str(error)
 
-    def _status(
-        self,
-        state: Any,
-        *,
-        url: str = "",
-        live: LiveModel | None = None,
-        previous: LiveModel | None = None,
-        detail: str = "",
-    ) -> EndpointStatus:
-        return EndpointStatus(
-            environment=self.environment, url=url, state=state, live=live, previous=previous, detail=detail
-        )
+    def _status(self, state: Any, *, url: str = "", **facts: Any) -> EndpointStatus:
+        return EndpointStatus(environment=self.environment, url=url, state=state, **facts)
 
 
 def _same(there: dict[str, str], wanted: dict[str, str]) -> bool:

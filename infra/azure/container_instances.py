@@ -12,7 +12,7 @@ from infra.azure.failures import azure_errors
 from infra.azure.routers import Router, router_of
 from infra.azure.scoring_environment import ScoringEnvironment, Waiting
 from infra.environments import Environment
-from infra.errors import CandidateFailed, NothingToRollBackTo, PlatformError
+from infra.errors import CandidateFailed, NothingToRollBackTo, PlatformError, ServiceUnavailable
 from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
 from infra.settings import Settings
 
@@ -128,6 +128,11 @@ class ContainerInstancesEndpoint:
             for group in self._settled().groups:
                 if not group.stopped:
                     self._groups.stop(group)
+            # Azure answers before it has stopped them.
+            waiting = Waiting(WARM_SECONDS)
+            while any(not group.stopped for group in self._groups.all().groups):
+                if not waiting.again():
+                    raise ServiceUnavailable(f"The container groups of {self.environment} don't stop.")
 
     def start(self) -> EndpointStatus:
         with self._target.exclusive():
@@ -265,21 +270,8 @@ class ContainerInstancesEndpoint:
         except PlatformError as error:
             return str(error)
 
-    def _status(
-        self,
-        state: Any,
-        *,
-        url: str = "",
-        groups: Groups | None = None,
-        live: LiveModel | None = None,
-        detail: str = "",
-    ) -> EndpointStatus:
+    def _status(self, state: Any, *, url: str = "", groups: Groups | None = None, **facts: Any) -> EndpointStatus:
         previous = groups.previous if groups else None
         return EndpointStatus(
-            environment=self.environment,
-            url=url,
-            state=state,
-            live=live,
-            previous=previous.model if previous else None,
-            detail=detail,
+            environment=self.environment, url=url, state=state, previous=previous.model if previous else None, **facts
         )

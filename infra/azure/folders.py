@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,7 +14,7 @@ from infra.azure.blobs import account_url, blob_service
 from infra.azure.failures import azure_errors
 from infra.azure.resources import platform_resources
 from infra.errors import ConfigurationError, ModelNotFound, ServiceUnavailable
-from infra.folder_files import files_of
+from infra.folder_files import draft_of, files_of
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,18 +64,11 @@ class BlobFolders:
         target = self._cache / account / container / name
         if target.is_dir():
             return target
-        draft = target.with_name(f".{target.name}.{uuid4().hex}")
-        draft.mkdir(parents=True)
-        try:
+        with draft_of(target) as draft:
+            draft.mkdir()
             with azure_errors(f"fetching {url}"):
                 _download_all(blob_service(account).get_container_client(container), name, url, draft)
             draft.rename(target)
-        except OSError:
-            # Another process was first with the same bytes, or the disk is full: only the second is an error.
-            if not target.is_dir():
-                raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         return target
 
 

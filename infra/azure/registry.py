@@ -1,13 +1,11 @@
 """The model registry on Azure ML: a version is a custom model whose files are its bundle."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from infra.azure.blobs import blob_service
 from infra.azure.credentials import credential
@@ -16,6 +14,7 @@ from infra.azure.leases import exclusive_blob
 from infra.azure.long_tags import join_tags, split_tags
 from infra.azure.resources import platform_resources
 from infra.errors import ModelNotFound, NotProvisioned
+from infra.folder_files import draft_of
 from infra.ports import RegisteredModel
 from infra.settings import Settings
 
@@ -81,21 +80,13 @@ class AmlRegistry:
         target = directory / model.digest
         if target.is_dir():
             return target
-        directory.mkdir(parents=True, exist_ok=True)
-        draft = directory / f".{model.digest}.{uuid4().hex}"
-        try:
+        with draft_of(target) as draft:
             self._read(model.name, model.version)
             with azure_errors(f"downloading {model.label}"):
                 self._client.models.download(model.name, str(model.version), download_path=draft)
             # The files lie in a folder that is called as the one that was registered.
             (folder,) = (draft / model.name).iterdir()
             folder.rename(target)
-        except OSError:
-            # Another process was first with the same bytes, or the disk is full: only the second is an error.
-            if not target.is_dir():
-                raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         return target
 
     def tag(self, model: RegisteredModel, tags: Mapping[str, str]) -> None:

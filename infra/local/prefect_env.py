@@ -28,8 +28,6 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_LOCAL_STORAGE_PATH": str(settings.path("results")),
         # Nobody outside hears of it.
         "DO_NOT_TRACK": "1",
-        # ONNX Runtime for Linux brings a telemetry client too; it must be told before it is loaded.
-        "ORT_DISABLE_TELEMETRY": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # A person waits: a run starts within a second and its log lines are seen as they come.

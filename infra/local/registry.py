@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from infra.errors import ModelNotFound
+from infra.folder_files import draft_of
 from infra.local.locks import exclusive
 from infra.mlflow_client import client
 from infra.ports import RegisteredModel
@@ -106,17 +106,9 @@ class MlflowRegistry:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{uuid4().hex}")
-    try:
+    with draft_of(target) as draft:
         shutil.copytree(source, draft)
         draft.rename(target)
-    except OSError:
-        # Another process was first with the same bytes, or the disk is full: only the second is an error.
-        if not target.is_dir():
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _registered(version: Any) -> RegisteredModel:

@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from infra.azure.container_config import PREFIX
 from infra.settings import PROJECT
-from tests.azure.registry_server import RegistryServer
+from tests.azure.image_server import ImageServer
 
 NOWHERE = "127.0.0.1:9"
 """Nothing listens there: the address of names that lead to nothing that runs."""
@@ -97,7 +97,8 @@ class ContainersWorld:
     def __init__(self, bench: Any, folder: Path) -> None:
         self.containers: dict[str, Container] = {}
         """By the handle of what was deployed; those that failed as well."""
-        self.registry = RegistryServer()
+        self.registry = ImageServer()
+        self.registry.add("scoring", "stable")
         self._bench = bench
         self._folder = folder
         self._leads: dict[str, str] = {}

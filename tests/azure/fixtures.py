@@ -49,6 +49,13 @@ def forget_clients() -> None:
     forget_resources()
 
 
+def _trust(certificates: str) -> None:
+    """aiohttp reads what it trusts once, when it is imported, which may have been before the bench was there."""
+    from aiohttp import connector
+
+    connector._SSL_CONTEXT_VERIFIED.load_verify_locations(certificates)
+
+
 @pytest.fixture(scope="session")
 def bench_process(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.config.getoption("--azure") == LIVE:
@@ -59,6 +66,7 @@ def bench_process(request: pytest.FixtureRequest) -> Iterator[Any]:
         changed = {**process.env(), **benches.IDENTITY}
         saved = {name: os.environ.get(name) for name in changed}
         os.environ.update(changed)
+        _trust(process.env()["SSL_CERT_FILE"])
         yield process
         for name, value in saved.items():
             if value is None:

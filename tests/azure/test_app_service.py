@@ -16,7 +16,6 @@ from infra.errors import (
 )
 from tests.azure.endpoints import Served, azure_endpoint
 from tests.azure.fixtures import forget_clients
-from tests.azure.registry_server import digest_of
 from tests.infra.local_endpoint import eventually
 
 pytestmark = pytest.mark.azure
@@ -51,7 +50,8 @@ def test_the_slot_runs_the_pinned_image_with_settings_that_move_with_the_version
     candidate = served.endpoint.deploy(bundle, model)
     call = next(call for call in served.bench.calls(url="slots/candidate/config/web") if call["method"] == "PATCH")
     config = call["body"]["properties"]
-    assert config["linuxFxVersion"] == f"DOCKER|crahcplatform.azurecr.io/scoring@{digest_of('scoring', 'stable')}"
+    [digest] = served.world.registry.digests("scoring")
+    assert config["linuxFxVersion"] == f"DOCKER|crahcplatform.azurecr.io/scoring@{digest}"
     assert config["acrUseManagedIdentityCreds"]
     assert config["acrUserManagedIdentityID"]
     assert config["healthCheckPath"] == "/health/ready"

@@ -19,7 +19,6 @@ from infra.errors import (
 from infra.scoring_client import ScoringClient
 from tests.azure.endpoints import Served, azure_endpoint
 from tests.azure.fixtures import forget_clients
-from tests.azure.registry_server import digest_of
 from tests.infra.local_endpoint import eventually
 
 pytestmark = pytest.mark.azure
@@ -65,8 +64,8 @@ def test_azure_is_asked_for_the_pinned_image_an_identity_and_no_secret_in_the_op
     call = next(call for call in served.bench.calls(url=f"{GROUP}blue") if call["method"] == "PUT")
     group, container = call["body"], call["body"]["properties"]["containers"][0]["properties"]
     registry = "crahcplatform.azurecr.io"
-    assert container["image"] == f"{registry}/scoring@{digest_of('scoring', 'stable')}"
-    assert served.world.registry.scopes[-1] == "repository:scoring:pull"
+    [digest] = served.world.registry.digests("scoring")
+    assert container["image"] == f"{registry}/scoring@{digest}"
     identity = next(iter(group["identity"]["userAssignedIdentities"]))
     assert group["properties"]["imageRegistryCredentials"] == [{"server": registry, "identity": identity}]
     secret = {item["name"] for item in container["environmentVariables"] if "secureValue" in item}

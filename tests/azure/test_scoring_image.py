@@ -2,7 +2,7 @@ import pytest
 
 from infra.azure.scoring_image import pinned_image
 from infra.errors import AccessDenied, ConfigurationError, ServiceUnavailable
-from tests.azure.registry_server import RegistryServer, digest_of
+from tests.azure.image_server import ImageServer
 
 pytestmark = pytest.mark.azure
 HOST = "crahcplatform.azurecr.io"
@@ -10,14 +10,15 @@ HOST = "crahcplatform.azurecr.io"
 
 @pytest.fixture
 def registry(bench):
-    with RegistryServer("stable") as server:
+    with ImageServer() as server:
+        server.add("ml/scoring", "stable")
         bench.admin("backends", {HOST: server.address})
         yield server
 
 
 def test_a_tag_becomes_the_digest_that_it_has_now(registry):
-    assert pinned_image(HOST, "ml/scoring:stable") == f"{HOST}/ml/scoring@{digest_of('ml/scoring', 'stable')}"
-    assert registry.scopes == ["repository:ml/scoring:pull"]
+    [digest] = registry.digests("ml/scoring")
+    assert pinned_image(HOST, "ml/scoring:stable") == f"{HOST}/ml/scoring@{digest}"
 
 
 def test_a_digest_is_taken_at_its_word(bench):
@@ -32,7 +33,7 @@ def test_an_image_that_is_not_there_is_a_wrong_setting(registry):
 
 
 def test_who_may_not_pull_is_told_the_role(registry):
-    registry.forbidden = True
+    registry.refusal = 403
     with pytest.raises(AccessDenied) as caught:
         pinned_image(HOST, "scoring:stable")
     assert "AcrPull" in caught.value.next_step

@@ -43,6 +43,6 @@ def test_a_wrong_flow_and_a_wrong_parameter_are_named_with_the_nearest(platform,
 
 
 def test_a_run_ends_with_the_errors_exit_code(platform):
-    done = in_a_process("run", "rollback", "-p", "environment=acceptance", "-p", "reason=test")
+    done = in_a_process("run", "rollback", "-p", "environment=production", "-p", "reason=test")
     assert done.returncode == 28, done.stderr
     assert "NothingToRollBackTo" in done.stdout
