@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from infra.errors import ConfigurationError
+from infra.errors import ConfigurationError, NotProvisioned
 from infra.settings import get_settings
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ class _Patient:
     def prepare(self) -> None:
         try:
             self._inner = _made(self._name)
+        except NotProvisioned:
+            pass  # before the first provisioning there is nothing to send to
         except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on without telemetry
             self._tell(f"can't be set up, so nothing is sent: {error}")
         self._prepared.set()

@@ -87,6 +87,7 @@ def check_environment(name: str, settings: Settings, *, required: bool = True) -
     if described.azure.endpoint == "container-instances":
         quota = f"{name}-container-quota"
         checks.append(_tried(quota, lambda: container_cores(described, settings, found.location), severity="warns"))
+        checks.append(lambda: _encrypted(described))
     return [there, *_resources(name, found, _of_environment(found)), *_all(checks)]
 
 
@@ -230,6 +231,21 @@ def _registry(platform: PlatformResources) -> Finding:
         images.digest("scoring", "stable")
     detail = f"images can be pulled from {platform.registry_login_server}"
     return Finding(name=f"{PLATFORM}-registry-access", ok=True, severity="blocks", detail=detail)
+
+
+def _encrypted(environment: Environment) -> Finding:
+    """Keys and images pass the Internet in the open where a public container has no certificate."""
+    ok = environment.azure.private or bool(environment.azure.certificate)
+    fix = (
+        "Set `azure.certificate` (the Key Vault secret of a certificate) or `azure.private` in the environment's file."
+    )
+    return Finding(
+        name=f"{environment.name}-encryption",
+        ok=ok,
+        severity="warns",
+        detail="clients are not overheard" if ok else "a public address without TLS: keys and images can be overheard",
+        fix="" if ok else fix,
+    )
 
 
 def _secrets(environment: Environment, found: EnvironmentResources) -> Finding:

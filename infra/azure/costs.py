@@ -18,6 +18,8 @@ from infra.azure.templates import TEMPLATES, Composed
 from infra.errors import ConfigurationError
 from infra.ports import Frozen
 
+CONTAINERS: Final = 2
+"""Of an environment on container instances, from its second release on: the version before stays warm."""
 PRICES: Final = TEMPLATES / "prices.yaml"
 
 
@@ -147,12 +149,13 @@ def _add(
 
 
 def _released(composed: Composed, assumed: Assumptions) -> Iterator[_Usage]:
-    """What releases put beside the template's resources: one scoring container that runs all the time."""
+    """What releases put beside the template's resources: the live version's container and that of the one before."""
     if composed.container is not None:
         cores, memory = composed.container
-        usage = _Usage("container-cpu", "Standard", cores * assumed.hours, "scoring container of the live version")
+        hours = CONTAINERS * assumed.hours
+        usage = _Usage("container-cpu", "Standard", cores * hours, "scoring containers, live and previous")
         yield usage
-        yield replace(usage, meter="container-memory", quantity=memory * assumed.hours)
+        yield replace(usage, meter="container-memory", quantity=memory * hours)
 
 
 def _cluster(body: dict[str, Any], assumed: Assumptions) -> Iterator[_Usage]:

@@ -14,7 +14,14 @@ from infra.azure.changes import Plan, read_changes
 from infra.azure.clients import resource_client
 from infra.azure.deployments import Operation, Target, Told, follow, innermost, is_running, state_of
 from infra.azure.failures import azure_errors
-from infra.azure.resources import PLATFORM, deployment_name, forget_resources, resource_group, subscription
+from infra.azure.resources import (
+    PLATFORM,
+    deployment_name,
+    forget_resources,
+    platform_resources,
+    resource_group,
+    subscription,
+)
 from infra.azure.templates import Composed
 from infra.environments import load_environment
 from infra.errors import Conflict, NotProvisioned, PlatformError, ProvisioningFailed
@@ -100,10 +107,14 @@ def provision(
         poll_seconds: Between two looks at the deployment.
 
     Raises:
+        NotProvisioned: An environment stands on the platform, which is not there yet.
         ProvisioningFailed: Names the resource, the code and the message of the innermost operation that failed.
         AccessDenied, QuotaExceeded, ServiceUnavailable, Conflict: Where that is what stopped it.
     """
     target = target_of(name, settings)
+    if name != PLATFORM:
+        forget_resources()
+        platform_resources(settings)
     ran: tuple[Operation, ...] = ()
     if is_running(target):
         ran = follow(target, told, expected=0, poll_seconds=poll_seconds)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 IDENTITIES: Final = "Microsoft.ManagedIdentity/userAssignedIdentities"
 IDENTITY_API: Final = "2023-01-31"
+PEERING_API: Final = "2024-03-01"
 
 
 class Removed(Frozen):
@@ -60,6 +61,8 @@ def remove(name: str, settings: Settings, *, confirm: str) -> Removed:
         )
     existed = group_exists(target)
     assignments = _delete_foreign_assignments(target, settings) if existed else 0
+    if existed and name != PLATFORM:
+        _delete_peering(name, settings)
     vaults = tuple(item.name for item in _resources(target, VAULTS)) if existed else ()
     if existed:
         _delete_group(target)
@@ -119,6 +122,28 @@ def _delete_foreign_assignments(target: Target, settings: Settings) -> int:
                         client.role_assignments.delete_by_id(item.id)
                         deleted += 1
     return deleted
+
+
+def _delete_peering(name: str, settings: Settings) -> None:
+    """Take the platform's side of the connection to a private environment's network away.
+
+    Azure refuses to connect a new network of that name while the old connection is left.
+    """
+    from azure.core.exceptions import ResourceNotFoundError
+
+    platform = target_of(PLATFORM, settings)
+    network = f"vnet-{settings.azure_prefix}-platform"
+    peering = (
+        f"/subscriptions/{platform.subscription_id}/resourceGroups/{platform.group}"
+        f"/providers/Microsoft.Network/virtualNetworks/{network}/virtualNetworkPeerings/{name}"
+    )
+    with azure_errors(f"taking {name} from the network {network}"):
+        resources = resource_client(platform.subscription_id).resources
+        try:
+            resources.get_by_id(peering, PEERING_API)
+        except ResourceNotFoundError:
+            return
+        resources.begin_delete_by_id(peering, PEERING_API).result()
 
 
 def _principals(target: Target) -> list[str]:

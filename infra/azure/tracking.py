@@ -7,6 +7,7 @@ from infra.azure.failures import azure_errors
 from infra.azure.registry import ml_client
 from infra.azure.resources import PlatformResources, platform_resources
 from infra.errors import NotProvisioned
+from infra.mlflow_client import SQLITE
 from infra.settings import Settings
 from infra.tracking import MlflowTracker, server_link
 
@@ -20,7 +21,10 @@ def aml_tracker(settings: Settings) -> MlflowTracker:
     (DefaultAzureCredential). It was not verified against a live workspace.
     """
     if settings.mlflow_tracking_uri:
-        return MlflowTracker(settings.mlflow_tracking_uri, server_link(settings.mlflow_tracking_uri))
+        uri = settings.mlflow_tracking_uri
+        # A server says where files go; beside a bare database MLflow would put them where the program runs.
+        artifacts = settings.path("mlflow", "artifacts") if uri.startswith(SQLITE) else None
+        return MlflowTracker(uri, server_link(uri), artifacts=artifacts)
     platform = platform_resources(settings)
     return MlflowTracker(_tracking_uri(platform), lambda _, run_id: studio_link(platform, run_id))
 

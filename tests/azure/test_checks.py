@@ -13,6 +13,7 @@ from infra.local.checks import check_machine
 from infra.settings import Settings
 from tests.azure.bench import SUBSCRIPTION, azure_settings
 from tests.azure.image_server import ImageServer
+from tests.azure.parameters import with_environment
 
 pytestmark = pytest.mark.azure
 LOGIN_SERVER = "crahcplatform.azurecr.io"
@@ -44,12 +45,22 @@ def blocking(findings: dict) -> set[str]:
     return {name for name, finding in findings.items() if finding.blocks}
 
 
-def test_a_provisioned_platform_is_healthy_and_its_environment_lacks_only_the_key_of_its_first_release(cloud, images):
+def test_a_provisioned_platform_is_healthy_and_its_environment_lacks_only_the_key_of_its_first_release(
+    cloud, images, tmp_path
+):
+    cloud = with_environment(cloud, tmp_path, private=True)
     assert wrong(platform(cloud)) == set()
     assert wrong(environment(cloud)) == {"test-secrets"}
     assert blocking(environment(cloud)) == set()
     KeyVaultSecrets("test", cloud).ensure(endpoint_key("test"))
     assert wrong(environment(cloud)) == set()
+
+
+def test_a_public_container_without_a_certificate_is_a_warning(cloud, images):
+    finding = environment(cloud)["test-encryption"]
+    assert not finding.ok
+    assert not finding.blocks
+    assert "azure.certificate" in finding.fix
 
 
 def test_no_probe_is_left_behind(bench, cloud, images):

@@ -104,7 +104,7 @@ def test_private_endpoints_are_counted_one_by_one(settings):
 
 def test_a_web_app_costs_its_plan_and_a_container_its_cores_and_memory(settings, tmp_path):
     container = estimate(compose("test", settings))
-    assert cost(container, "scoring container") == pytest.approx(730 * (0.0486 + 2 * 0.0053), abs=0.02)
+    assert cost(container, "scoring container") == pytest.approx(2 * 730 * (0.0486 + 2 * 0.0053), abs=0.02)
     change(settings.azure_parameters / "test.json", appServiceInstances=3)
     web = estimate(compose("test", with_environment(settings, tmp_path, endpoint="app-service")))
     plan = priced(web, "plan-ahc-test")

@@ -53,7 +53,12 @@ class Laptop:
     def ahc(self, *arguments: str, code: int = 0) -> str:
         """What the command printed and logged."""
         done = subprocess.run(
-            [AHC, *arguments], env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+            [AHC, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         said = f"{done.stdout}\n{done.stderr}"
         assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{said}"

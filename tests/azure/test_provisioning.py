@@ -16,6 +16,7 @@ from infra.errors import (
     AccessDenied,
     Conflict,
     NoCredentials,
+    NotProvisioned,
     ProvisioningFailed,
     QuotaExceeded,
     ServiceUnavailable,
@@ -125,6 +126,13 @@ def test_a_template_that_azure_refuses_is_told_by_its_own_words(settings):
 # --- provision ----------------------------------------------------------------------------------------------------
 
 
+def test_an_environment_before_its_platform_is_refused_and_nothing_is_begun(bench, settings):
+    with pytest.raises(NotProvisioned, match="rg-ahc-platform") as caught:
+        deploy(settings, "test")
+    assert "environment=platform" in caught.value.next_step
+    assert written(bench) == []
+
+
 def test_every_operation_is_told_once_as_it_ends_with_progress(settings):
     told = Listener()
     done = deploy(settings, told=told)
@@ -152,55 +160,54 @@ def test_a_new_output_is_deployed_although_no_resource_changes(settings):
     assert platform_resources(settings).cluster == "aks-x"
 
 
-def test_operations_of_nested_deployments_are_told_too(settings):
-    inner = composed("test").template
-    nested = {
+@pytest.fixture
+def nested():
+    """The platform as one deployment inside of another."""
+    outer = composed(PLATFORM)
+    inner = {
         "type": "Microsoft.Resources/deployments",
         "apiVersion": "2024-03-01",
         "name": "inner",
-        "properties": {"mode": "Incremental", "expressionEvaluationOptions": {"scope": "inner"}, "template": inner},
+        "properties": {
+            "mode": "Incremental",
+            "expressionEvaluationOptions": {"scope": "inner"},
+            "template": outer.template,
+        },
     }
-    outer = composed("test")
-    outer = outer.model_copy(update={"template": {**outer.template, "resources": [nested], "outputs": {}}})
+    return outer.model_copy(update={"template": {**outer.template, "resources": [inner], "outputs": {}}})
+
+
+def test_operations_of_nested_deployments_are_told_too(settings, nested):
     told = Listener()
-    deploy(settings, "test", outer, told)
-    assert {operation.label for operation, _, _ in told.heard} >= {"Microsoft.KeyVault/vaults kv-ahc-test"}
+    deploy(settings, template=nested, told=told)
+    assert {operation.label for operation, _, _ in told.heard} >= {"Microsoft.KeyVault/vaults kv-ahc-platform"}
     assert not any("deployments" in operation.label for operation, _, _ in told.heard)
 
 
-def test_a_failed_operation_inside_a_nested_deployment_is_named_by_its_innermost_words(bench, settings):
-    inner = composed("test").template
-    nested = {
-        "type": "Microsoft.Resources/deployments",
-        "apiVersion": "2024-03-01",
-        "name": "inner",
-        "properties": {"mode": "Incremental", "expressionEvaluationOptions": {"scope": "inner"}, "template": inner},
-    }
-    outer = composed("test")
-    outer = outer.model_copy(update={"template": {**outer.template, "resources": [nested], "outputs": {}}})
-    bench.fault(path="vaults/kv-ahc-test", method="PUT", status=400, body=arm("VaultNameNotValid", "A vault's name."))
-    with pytest.raises(ProvisioningFailed, match=r"Microsoft.KeyVault/vaults kv-ahc-test: VaultNameNotValid: A vault"):
-        deploy(settings, "test", outer)
+def test_a_failed_operation_inside_a_nested_deployment_is_named_by_its_innermost_words(bench, settings, nested):
+    bench.fault(path="vaults/kv-ahc", method="PUT", status=400, body=arm("VaultNameNotValid", "A vault's name."))
+    with pytest.raises(ProvisioningFailed, match=r"vaults kv-ahc-platform: VaultNameNotValid: A vault"):
+        deploy(settings, template=nested)
     # What was made stays, and the next provision goes on.
-    assert deploy(settings, "test", outer).changed
+    assert deploy(settings, template=nested).changed
 
 
 def test_a_vault_that_was_deleted_and_is_kept_is_brought_back_instead_of_made(bench, settings):
     """The bench keeps no deleted vaults: the answer of Azure's documentation stands for one."""
-    template = composed("test")
+    template = composed(PLATFORM)
     parameters = {"recoverVault": {"type": "bool", "defaultValue": False}}
     mode = "[if(parameters('recoverVault'), 'recover', 'default')]"
     template = changed(
         template.model_copy(update={"template": {**template.template, "parameters": parameters}}),
         lambda item: {"properties": {**item["properties"], "createMode": mode}} if "vaults" in item["type"] else {},
     )
-    bench.fault(path="deletedVaults/kv-ahc-test$", status=200, body={"name": "kv-ahc-test"})
-    deploy(settings, "test", template)
+    bench.fault(path="deletedVaults/kv-ahc-platform$", status=200, body={"name": "kv-ahc-platform"})
+    deploy(settings, template=template)
     asked = [call["url"] for call in bench.calls(method="GET", url="deletedVaults")]
     assert len(asked) == 1
-    state = state_of(target_of("test", settings))
+    state = state_of(target_of(PLATFORM, settings))
     assert state.parameters["recoverVault"]["value"] is True
-    assert not deploy(settings, "test", template).changed
+    assert not deploy(settings, template=template).changed
 
 
 # --- faults -------------------------------------------------------------------------------------------------------

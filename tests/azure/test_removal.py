@@ -75,6 +75,28 @@ def test_an_environment_goes_with_its_roles_elsewhere_and_the_platform_stays(ben
         environment_resources(load_environment("test", cloud.environments), cloud)
 
 
+def network(group: str, name: str, part: str = "", **properties) -> str:
+    """Make a virtual network, or a part of one; answers its id."""
+    made = (
+        f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}/providers/Microsoft.Network/virtualNetworks/{name}{part}"
+    )
+    body = {"properties": properties} if part else {"location": "westeurope", "properties": properties}
+    resource_client(SUBSCRIPTION).resources.begin_create_or_update_by_id(made, "2024-03-01", body).result()
+    return made
+
+
+def test_the_platforms_network_forgets_that_of_a_private_environment(bench, cloud):
+    network("rg-ahc-platform", "vnet-ahc-platform", addressSpace={"addressPrefixes": ["10.40.0.0/16"]})
+    theirs = network("rg-ahc-test", "vnet-ahc-test", addressSpace={"addressPrefixes": ["10.42.0.0/24"]})
+    remote = {"remoteVirtualNetwork": {"id": theirs}}
+    peering = network("rg-ahc-platform", "vnet-ahc-platform", "/virtualNetworkPeerings/test", **remote)
+    other = network("rg-ahc-platform", "vnet-ahc-platform", "/virtualNetworkPeerings/acceptance", **remote)
+    remove("test", cloud, confirm="test")
+    left = bench.admin("state")
+    assert peering.lower() not in left
+    assert other.lower() in left
+
+
 def test_then_the_platform_can_go_and_removing_again_finds_nothing(bench, cloud):
     remove("test", cloud, confirm="test")
     assert remove(PLATFORM, cloud, confirm=PLATFORM).existed
