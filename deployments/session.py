@@ -74,6 +74,10 @@ class Session:
         self._shown.tell(sentence)
 
     async def _lifecycle(self, platform: Platform, source: str, pairs: list[str]) -> tuple["FlowRun", str]:
+        # Here, before any thread needs it: Prefect's modules import each other, and two threads that begin at different
+        # ends of that would wait for each other for ever.
+        import prefect.flows  # noqa: F401
+
         # Only the deployments need the server: everything else uses the time in which it starts.
         given, *_ = await asyncio.gather(
             asyncio.to_thread(self._parameters, source, pairs),
