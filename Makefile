@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Processes that test side by side, file by file; each starts its own Prefect server and its own Azure bench.
-WORKERS ?= 2
+WORKERS ?= 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: install up test test-e2e benchmark lint types layers check clean
+.PHONY: install up test test-azure test-containers test-e2e benchmark lint types layers check clean
 
 install: $(STAMP)
 
@@ -32,7 +32,15 @@ layers: install
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/python $(PYTEST) -m "not e2e and not benchmark"
+	$(BIN)/python $(PYTEST) -m "not azure and not containers and not e2e and not benchmark"
+
+# On the Azure bench; skipped with the reason where it is not there.
+test-azure: install
+	$(BIN)/python $(PYTEST) -m "azure and not e2e"
+
+# The shipped images, built and run with podman; likewise.
+test-containers: install
+	$(BIN)/python $(PYTEST) -m containers
 
 test-e2e: install
 	$(BIN)/python $(PYTEST) -m e2e

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deployments.in_process import use_prefect_again
 from infra.settings import Settings, get_settings
 from tests.conftest import free_ports
 
@@ -35,6 +36,7 @@ def home(tmp_path: Path) -> Iterator[Settings]:
     # Commands set Prefect up in this process's environment.
     os.environ.clear()
     os.environ.update(before)
+    use_prefect_again()
     get_settings.cache_clear()
 
 
