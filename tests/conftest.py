@@ -29,6 +29,16 @@ SLOT = 12
 _slots = itertools.count(random.randrange(80))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a subscription only the contract suites run: the others inject faults, or name what is on the bench alone."""
+    if config.getoption("--azure") != "live":
+        return
+    contract = Path(__file__).parent / "contract"
+    for item in items:
+        if item.get_closest_marker("azure") and contract not in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason="works on the bench only: pytest -m azure"))
+
+
 def free_ports(count: int) -> list[int]:
     """Free ports in a row, at most 12.
 
