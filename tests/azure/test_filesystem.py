@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import threading
+import time
 
 import fsspec
 import pandas as pd
@@ -115,6 +116,7 @@ def test_the_latest_manifest_is_the_one_that_was_stored_last(source, cloud, file
     first = build_manifest(source, split=SPLIT)
     write_manifest(first, root=root, name="photos", source_uri=source)
     files.rm_file("data/photos/cat/000.jpg")
+    time.sleep(1.1)  # blobs know when they were written to the second
     second = write_manifest(build_manifest(source, split=SPLIT), root=root, name="photos", source_uri=source)
     assert latest_manifest(root, "photos") == second.manifest_uri
 
