@@ -55,6 +55,14 @@ def start() -> Iterator[Any]:
             kept_azurite.end(Path(folder))
 
 
+def calls(bench: Any, method: str, url: str = "") -> list[dict[str, Any]]:
+    """The requests so far by this method to a URL with this part.
+
+    The bench itself takes a `method` for that of the question about its calls.
+    """
+    return [call for call in bench.calls(url=url) if call["method"] == method]
+
+
 def azure_settings(home: Path, **changes: Any) -> Settings:
     """Settings of a process that works on the bench."""
     return Settings(home=home, backend="azure", azure_subscription_id=SUBSCRIPTION, **changes)

@@ -11,6 +11,7 @@ from infra.azure.image_builds import RegistryBuilds
 from infra.errors import AccessDenied, ImageBuildFailed, NotProvisioned, ServiceUnavailable
 from infra.images import ImageSource
 from infra.settings import PROJECT
+from tests.azure.bench import calls
 
 pytestmark = pytest.mark.azure
 
@@ -27,7 +28,7 @@ def source():
 
 
 def scheduled(bench) -> int:
-    return len([call for call in bench.calls(method="POST", url="scheduleRun") if call["status"] == 200])
+    return len([call for call in calls(bench, "POST", url="scheduleRun") if call["status"] == 200])
 
 
 def test_an_image_is_built_with_its_tags_and_known_by_its_digest(bench, builds, source):
@@ -35,7 +36,7 @@ def test_an_image_is_built_with_its_tags_and_known_by_its_digest(bench, builds, 
     built = builds.build(source, told.append)
     assert built.built
     assert built.reference.startswith("crahcplatform.azurecr.io/scoring@sha256:")
-    [call] = bench.calls(method="POST", url="scheduleRun")
+    [call] = calls(bench, "POST", url="scheduleRun")
     for tag in (source.content_tag, "stable", source.arguments["VERSION"], source.arguments["REVISION"]):
         assert f'"scoring:{tag}"' in str(call["body"]).replace("'", '"')
     assert any("Successfully built" in line for line in told)

@@ -22,7 +22,7 @@ from infra.errors import (
     ServiceUnavailable,
 )
 from infra.settings import PROJECT, Settings
-from tests.azure.bench import SUBSCRIPTION, azure_settings
+from tests.azure.bench import SUBSCRIPTION, azure_settings, calls
 from tests.azure.small_platform import LOCATION, composed
 
 pytestmark = pytest.mark.azure
@@ -203,7 +203,7 @@ def test_a_vault_that_was_deleted_and_is_kept_is_brought_back_instead_of_made(be
     )
     bench.fault(path="deletedVaults/kv-ahc-platform$", status=200, body={"name": "kv-ahc-platform"})
     deploy(settings, template=template)
-    asked = [call["url"] for call in bench.calls(method="GET", url="deletedVaults")]
+    asked = [call["url"] for call in calls(bench, "GET", url="deletedVaults")]
     assert len(asked) == 1
     state = state_of(target_of(PLATFORM, settings))
     assert state.parameters["recoverVault"]["value"] is True

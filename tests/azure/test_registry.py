@@ -10,7 +10,7 @@ import pytest
 from infra.azure.registry import AmlRegistry
 from infra.errors import AccessDenied, NoCredentials, NotProvisioned, ServiceUnavailable
 from infra.settings import PROJECT
-from tests.azure.bench import SUBSCRIPTION, azure_settings
+from tests.azure.bench import SUBSCRIPTION, azure_settings, calls
 from tests.azure.fixtures import forget_clients
 from tests.azure.small_platform import provision
 from tests.conftest import settings_environment
@@ -40,7 +40,7 @@ def register(registry, bundle):
 
 
 def puts(bench):
-    return [call["status"] for call in bench.calls(method="PUT", url=VERSION)]
+    return [call["status"] for call in calls(bench, "PUT", url=VERSION)]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from infra.azure.clients import container_client
 from infra.azure.sweeping import orphans, sweep
 from infra.errors import AccessDenied, ServiceUnavailable
-from tests.azure.bench import SUBSCRIPTION
+from tests.azure.bench import SUBSCRIPTION, calls
 from tests.azure.image_server import ImageServer
 from tests.azure.small_platform import LOCATION
 
@@ -69,7 +69,7 @@ def test_listing_deletes_nothing_and_sweeping_deletes_what_was_listed(bench, clo
     group("ci-candidate", f"{LOGIN_SERVER}/scoring:stable", role="candidate")
     found = orphans(cloud)
     assert {item.kind for item in found} == {"container group", "image"}
-    assert not bench.calls(method="DELETE")
+    assert not calls(bench, "DELETE")
     sweep(found, cloud)
     assert orphans(cloud) == ()
 
@@ -79,7 +79,7 @@ def test_what_took_traffic_since_it_was_listed_is_left_alone(bench, cloud, image
     found = orphans(cloud)
     container_client(SUBSCRIPTION).container_groups.update("rg-ahc-test", "ci-green", {"tags": {"ahc-role": "live"}})
     sweep(found, cloud)
-    assert not bench.calls(method="DELETE")
+    assert not calls(bench, "DELETE")
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_a_registry_that_refuses_is_told_and_nothing_is_deleted(bench, cloud, im
     images.refusal = status
     with pytest.raises(error, match=LOGIN_SERVER):
         orphans(cloud)
-    assert not bench.calls(method="DELETE")
+    assert not calls(bench, "DELETE")

@@ -17,6 +17,7 @@ from infra.azure.templates import compose
 from infra.environments import load_environment
 from tests.azure import bench as benches
 from tests.azure import parameters
+from tests.azure.bench import calls
 from tests.azure.parameters import ENVIRONMENTS, PRIVATE, TARGETS, bench_parameters, with_environment
 
 pytestmark = pytest.mark.azure
@@ -74,7 +75,7 @@ def test_platform_and_environments_deploy_and_a_second_time_nothing_changes(benc
         assert environment.identity_id.endswith(f"/id-ahc-{name}")
         assert environment.log_analytics_customer_id
         assert (environment.endpoint_subnet_id, environment.dns_zone, environment.web_app) == ("", "", "")
-    pulls = bench.calls(method="PUT", url=f"registries/{platform.container_registry}/providers")
+    pulls = calls(bench, "PUT", url=f"registries/{platform.container_registry}/providers")
     assert Counter(call["headers"]["x-deployment"] for call in pulls) >= Counter(
         f"pull-roles-{name}" for name in ENVIRONMENTS
     )
@@ -90,7 +91,7 @@ def test_a_private_environment_is_joined_to_a_private_platform(bench, tmp_path):
     environment = environment_resources(load_environment("test", settings.environments), settings)
     assert environment.endpoint_subnet_id.endswith("/virtualNetworks/vnet-ahc-test/subnets/scoring")
     assert environment.dns_zone == "test.ahc.internal"
-    peerings = {call["url"].partition("?")[0] for call in bench.calls(method="PUT", url="virtualNetworkPeerings")}
+    peerings = {call["url"].partition("?")[0] for call in calls(bench, "PUT", url="virtualNetworkPeerings")}
     assert {tuple(url.split("/")[-3::2]) for url in peerings} == {
         ("vnet-ahc-test", "platform"),
         ("vnet-ahc-platform", "test"),
