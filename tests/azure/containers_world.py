@@ -207,10 +207,12 @@ class ContainersWorld:
     def _mirror(self, name: str, handle: str, state: str) -> None:
         code = self.containers[handle].exit_code
         if code is None and state == "Pending":
-            self._bench.lifecycle("aci-group", f"^{name}$", status="Running")
+            # From now on: the bench begins a group's life anew whenever its tags change, and one that the world woke
+            # only then could have been stopped in between.
+            self._bench.lifecycle("aci-group", f"^{name}$", plan=["Running"], hold=True)
         elif code is not None and handle not in self._failed:
             self._tell(f"^{name}/", self.containers[handle])
-            self._bench.lifecycle("aci-group", f"^{name}$", exit_code=code, status="Failed")
+            self._bench.lifecycle("aci-group", f"^{name}$", plan=["Pending"], exit_code=code, status="Failed")
             self._failed.add(handle)
 
     def _retire(self, handle: str) -> None:
