@@ -8,10 +8,10 @@ from model.config import TrainingConfig
 from model.gate import GateConfig
 from model.validation import ValidationConfig
 from tasks.data import DataRequest, name_of
+from tasks.environments import check_targets
 from tasks.evaluation import find_champion
 from tasks.infrastructure import check_infrastructure
 from tasks.pipeline import completed_as, pipeline, rename_run
-from tasks.release import check_targets
 from tasks.summary import Summary, summarise
 
 

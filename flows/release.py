@@ -1,17 +1,10 @@
 """One version to one environment, so that no request is lost and no wrong answer is given."""
 
+from tasks.approval import record_decision, wait_for_approval
+from tasks.environments import environment_file
 from tasks.pipeline import pipeline
-from tasks.release import (
-    Live,
-    check_version,
-    deploy_candidate,
-    environment_file,
-    record_decision,
-    smoke_test,
-    switch_traffic,
-    verify_live,
-    wait_for_approval,
-)
+from tasks.release import Live, check_version, deploy_candidate, switch_traffic, verify_live
+from tasks.smoke_test import smoke_test
 
 
 @pipeline("release", "release {name} v{version} to {environment}")

@@ -1,7 +1,10 @@
 """The last good model back, in seconds."""
 
+from tasks.environments import environment_file
 from tasks.pipeline import pipeline
-from tasks.release import Live, check_version, deploy_candidate, environment_file, roll_back, smoke_test, switch_traffic
+from tasks.release import Live, check_version, deploy_candidate, switch_traffic
+from tasks.rollback import roll_back
+from tasks.smoke_test import smoke_test
 
 
 @pipeline("rollback", "rollback {environment}")

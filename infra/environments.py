@@ -1,26 +1,17 @@
 """Environment files: what each release target is, which gates it has and where its endpoint listens."""
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from infra.errors import ConfigurationError
+from infra.gates import Gates
 from infra.ports import Frozen
 from infra.settings import Backend
-
-
-class Gates(Frozen):
-    """What a version must show before it goes live in this environment."""
-
-    approval: bool = Field(default=False, description="Whether a person must approve before the release goes on.")
-    approval_hours: float = Field(
-        default=72, gt=0, description="After so many hours without a decision, it is rejected."
-    )
-    latency_p95_ms: float = Field(default=500, gt=0, description="Limit for a single image over HTTP, 95th percentile.")
-    requires: str | None = Field(default=None, description="Environment in which the same digest must be live first.")
 
 
 class AzureTarget(Frozen):
@@ -120,6 +111,20 @@ def _explain(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] != "extra_forbidden":
         return f"`{where}`: {item['msg']}"
-    owners: dict[str, type[Frozen]] = {"gates": Gates, "azure": AzureTarget}
-    owner = owners.get(str(item["loc"][0]), Environment)
+    owner = _owner([part for part in item["loc"][:-1] if isinstance(part, str)])
     return f"unknown key `{where}`: {nearest(str(item['loc'][-1]), list(owner.model_fields))}"
+
+
+def _owner(path: list[str]) -> type[BaseModel]:
+    """The class whose keys are valid below these keys."""
+    owner: type[BaseModel] = Environment
+    for key in path:
+        kinds = (owner.model_fields[key].annotation, *_parts(owner.model_fields[key].annotation))
+        owner = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return owner
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    for part in get_args(annotation):
+        yield part
+        yield from _parts(part)

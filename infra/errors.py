@@ -203,3 +203,38 @@ class ImageBuildFailed(PlatformError):
 
     exit_code = 46
     next_step = "Correct what the last lines name, then run `ahc run images -p image=NAME` again."
+
+
+class ShadowDisagrees(PlatformError):
+    """A new version answers real images differently from the live one, more often than the environment allows."""
+
+    exit_code = 47
+    next_step = "The live version is untouched. Look at the images in the artifact; correct the model, or the limit."
+
+
+class CanaryAborted(PlatformError):
+    """A new version went beyond a limit while it had a share of the traffic; the live one has all of it again."""
+
+    exit_code = 48
+    next_step = "The live version serves everything. Read the canary's figures, correct the model, release again."
+
+
+class WatchFailed(PlatformError):
+    """A new version went beyond a limit after the switch; the previous one was brought back."""
+
+    exit_code = 49
+    next_step = "The previous version serves again. Read the watch's figures; the bad one is not released again."
+
+
+class ReleaseHeld(PlatformError):
+    """A gate says not now, or not this version: a freeze window, a soak time, an older or rolled-back version."""
+
+    exit_code = 50
+    next_step = "Wait until the message says, or release with `force` and a reason where that is meant."
+
+
+class LedgerBroken(PlatformError):
+    """An event of the release ledger was edited, removed or added by hand."""
+
+    exit_code = 51
+    next_step = "Compare the named file with a backup of the storage, and find out who wrote to it."

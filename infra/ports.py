@@ -50,6 +50,14 @@ class Candidate(Frozen):
     handle: str = Field(description="The adapter's own name for it (a process, a container group).")
 
 
+class RunningVersion(Frozen):
+    """A version that an endpoint runs now, whether it takes traffic or not."""
+
+    role: Literal["live", "previous", "candidate"]
+    model: LiveModel
+    url: str = Field(description="Where this version alone answers.")
+
+
 class EndpointStatus(Frozen):
     """What an environment's endpoint looks like from outside."""
 
@@ -125,7 +133,28 @@ class Endpoint(Protocol):
         """All new connections go to the candidate; the live one finishes its own and stays warm as previous."""
         ...
 
-    def discard(self, candidate: Candidate) -> None: ...
+    def discard(self, candidate: Candidate) -> None:
+        """End the candidate; what it had of the traffic goes to the live one. One that is gone is fine."""
+        ...
+
+    def preflight(self) -> Sequence[str]:
+        """What would make a deployment fail here now, each with its fix; empty where nothing is in its way."""
+        ...
+
+    def versions(self) -> Sequence[RunningVersion]:
+        """Every version that runs now; raises as `deploy` does where it can't be asked."""
+        ...
+
+    def split(self, candidate: Candidate, share: float) -> None:
+        """Let the candidate take this share (0 to 0.5) of new connections, the live one the rest; 0 ends it.
+
+        A switch or discard ends it as well, and so does a restart of the endpoint.
+
+        Raises:
+            ConfigurationError: This kind of endpoint can't divide traffic.
+            CandidateFailed: The candidate is gone.
+        """
+        ...
 
     def rollback(self) -> LiveModel:
         """The warm previous version takes over again.

@@ -11,7 +11,8 @@ from pydantic_core import PydanticUndefined
 
 from deployments.catalogue import entrypoints, load_flow
 from deployments.cli import COMMANDS, DATA_COMMANDS, app
-from infra.environments import AzureTarget, Environment, Gates
+from infra.environments import AzureTarget, Environment
+from infra.gates import Canary, Gates, Shadow, Watch
 from infra.settings import PROJECT, Settings
 from tasks.failures import ERRORS, OUTCOMES, runbook
 
@@ -127,7 +128,14 @@ def test_every_key_of_an_environment_file_is_in_the_table_with_its_default():
         names = [name.strip(" `") for name in keys.split(",")]
         defaults = [value.strip(" `") for value in default.split(",")]
         table |= dict(zip(names, defaults * len(names) if len(defaults) == 1 else defaults, strict=True))
-    models = {"": Environment, "gates.": Gates, "azure.": AzureTarget}
+    models = {
+        "": Environment,
+        "gates.": Gates,
+        "gates.shadow.": Shadow,
+        "gates.canary.": Canary,
+        "gates.watch.": Watch,
+        "azure.": AzureTarget,
+    }
     fields = {prefix + name: field for prefix, model in models.items() for name, field in model.model_fields.items()}
     known = {name: field.default for name, field in fields.items() if name not in {"gates", "azure"}}
     assert set(table) == set(known)

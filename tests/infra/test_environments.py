@@ -31,6 +31,18 @@ def test_an_unknown_environment_names_the_nearest():
             "name: e1\ndescription: d\nport_offset: 4\ngates: {aproval: true}\n",
             r"`gates.aproval`: did you mean `approval`",
         ),
+        (
+            "name: e1\ndescription: d\nport_offset: 4\ngates: {canary: {shares: 0.1}}\n",
+            r"`gates.canary.shares`: did you mean `share`",
+        ),
+        (
+            "name: e1\ndescription: d\nport_offset: 4\ngates: {freeze: [{reason: r, day: [friday]}]}\n",
+            r"`gates.freeze.0.day`: did you mean `days`",
+        ),
+        (
+            "name: e1\ndescription: d\nport_offset: 4\ngates: {freeze: [{reason: r, days: [fryday]}]}\n",
+            r"`gates.freeze.0.days.0`: .*'friday'",
+        ),
         ("name: e1\ndescription: d\nport_offset: many\n", r"`port_offset`: .*integer"),
         ("name: other\ndescription: d\nport_offset: 4\n", r"name is `other` but the file is called `e1.yaml`"),
         ("- a\n- b\n", r"expected keys and values, found list"),

@@ -10,7 +10,7 @@ from infra.errors import AccessDenied
 from infra.ports import LiveModel
 from infra.scoring_client import ScoringClient
 from tasks import keys
-from tasks.release import environment_file
+from tasks.environments import environment_file
 from tests.bundles import make_bundle
 from tests.infra.load import Load
 
