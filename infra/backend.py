@@ -11,6 +11,8 @@ import fsspec
 
 from infra.environments import load_environment
 from infra.images import ImageBuilder
+from infra.ledger import ReleaseLedger
+from infra.ledger_files import FileLedger
 from infra.ports import (
     DataCatalogue,
     Endpoint,
@@ -135,6 +137,17 @@ def exclusive(name: str, settings: Settings) -> AbstractContextManager[None]:
     from infra.local.locks import exclusive as exclusive_file
 
     return exclusive_file(settings.home / name / ".lock")
+
+
+def ledger(settings: Settings) -> ReleaseLedger:
+    """What happened to which version in which environment."""
+    if settings.backend == "azure":
+        from infra.azure.ledger import platform_events
+
+        return FileLedger(platform_events(settings))
+    from infra.local.ledger import EventFolder
+
+    return FileLedger(EventFolder(settings.home / "ledger"))
 
 
 def image_builder(settings: Settings) -> ImageBuilder:

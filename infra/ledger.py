@@ -1,8 +1,8 @@
 """The release ledger: what happened to which version in which environment, append-only and chained by hashes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ EventKind = Literal[
 """What happened: a release began; a person decided, or nobody did; it failed before it took traffic; its canary was
 aborted; it took over; its watch ended well; the version before came back; the records were made to say what runs."""
 
+SERVING: Final[frozenset[EventKind]] = frozenset({"switched", "rolled-back", "repaired"})
+"""After one of these, its model is what the endpoint runs."""
+
 
 class ReleaseEvent(Frozen):
     """One file of the ledger."""
@@ -34,14 +37,26 @@ class ReleaseEvent(Frozen):
     model: LiveModel = Field(description="Which version it is about; after `rolled-back`, the one that serves again.")
     by: str = Field(description="Who or what caused it: a person, a trigger, `watch`.")
     reason: str = ""
-    run: str = Field(description="Id of the root flow run.")
+    run: str = Field(description="Id of the root flow run; empty outside of runs.")
     details: dict[str, Any] = Field(default_factory=dict)
-    previous: str = Field(description="Hash of the event before; empty for the first.")
-    digest: str = Field(description="sha256 over everything above.")
+    previous: str = Field(description="Digest of the event before; empty for the first.")
+    digest: str = Field(description="sha256 over everything above, as canonical JSON.")
+
+
+class History(Frozen):
+    """All events of one environment, checked."""
+
+    events: tuple[ReleaseEvent, ...] = Field(description="Oldest first; of a broken chain, those that are whole.")
+    faults: tuple[str, ...] = Field(default=(), description="What is wrong with the chain, each naming its file.")
 
 
 class ReleaseLedger(Protocol):
-    """The events of all environments."""
+    """The events of all environments.
+
+    The chain tells what was edited, removed, inserted or reordered before its newest event. The newest one itself is
+    told where its digest doesn't fit; that it was removed can't be seen here, only that the endpoint runs another
+    model than the last event says.
+    """
 
     def append(
         self,
@@ -56,8 +71,19 @@ class ReleaseLedger(Protocol):
     ) -> ReleaseEvent:
         """Write the next event of this environment; two writers at once both get theirs.
 
-        Raises: LedgerBroken where the chain doesn't hold (the event is not written).
+        Raises: LedgerBroken where the event before is not whole (nothing is written then).
         """
+        ...
+
+    def newest(self, environment: str) -> Iterator[ReleaseEvent]:
+        """Newest first, each read and checked when it is asked for: quick, however many there are.
+
+        Raises: LedgerBroken: the event that is asked for is not whole, or not the one that was chained to.
+        """
+        ...
+
+    def history(self, environment: str) -> History:
+        """Read and check all events; a broken chain is told, not raised."""
         ...
 
     def events(self, environment: str) -> list[ReleaseEvent]:
@@ -66,3 +92,8 @@ class ReleaseLedger(Protocol):
         Raises: LedgerBroken: names the first file that doesn't fit.
         """
         ...
+
+
+def last_word(ledger: ReleaseLedger, environment: str) -> ReleaseEvent | None:
+    """The event that says what this environment runs; None where nothing was released. Raises as `newest` does."""
+    return next((event for event in ledger.newest(environment) if event.kind in SERVING), None)
