@@ -11,7 +11,7 @@ from deployments.connection import connect
 from deployments.follow import follow
 from deployments.watch import Snapshot
 from infra.settings import Settings
-from tasks.failures import exit_code
+from tasks.failures import ended_as, exit_code
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -33,7 +33,8 @@ async def _attend(run_id: UUID, settings: Settings, since: datetime) -> tuple["F
         run = await follow(client, run_id, see=_see, tell=_tell, since=since)
     state = run.state
     assert state is not None
-    return run, exit_code(state.type.value, state.name or "")
+    kind = state.type.value
+    return run, exit_code(kind, ended_as(kind, state.name or "", state.message or ""))
 
 
 def _see(snapshot: Snapshot) -> None:

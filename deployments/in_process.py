@@ -11,6 +11,7 @@ from infra.correlation import correlation_tags
 from infra.errors import NotProvisioned, ServerUnreachable
 from infra.local.prefect_env import use_prefect
 from infra.settings import Settings
+from infra.started_by import started_by_tags
 from tasks.failures import exit_code
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def run_here(name: str, parameters: Mapping[str, Any]) -> "State[Any]":
     """Run the flow `name` to its end; answers its final state, a failed one too."""
     from prefect import tags
 
-    with tags(*correlation_tags()):
+    with tags(*correlation_tags(), *started_by_tags()):
         return cast("State[Any]", load_flow(name)(**parameters, return_state=True))
 
 

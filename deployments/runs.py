@@ -11,6 +11,7 @@ from uuid import UUID
 from deployments.connection import ui_link
 from infra.errors import RunNotFound
 from infra.ports import Frozen
+from tasks.failures import ended_as, expired
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -20,6 +21,7 @@ FAILED: tuple[str, ...] = ("FAILED", "CRASHED")
 SCAN = 200
 WORKER_LOGS = ("prefect.flow_runs.worker", "prefect.flow_runs.runner")
 MIN_PREFIX = 4
+EXPIRED = "Nobody decided on this release in time: it expired. What is live stays live."
 PREFIXES = re.compile(r"^(?:Flow|Task) run (?:encountered an exception|raised an exception):?\s*")
 
 
@@ -152,22 +154,31 @@ def root_of(client: "SyncPrefectClient", run: "FlowRun") -> "FlowRun":
 def facts(client: "SyncPrefectClient", runs: "Sequence[FlowRun]") -> list[RunFacts]:
     """What lists show of runs, with the names of their flows."""
     names = _flow_names(client, {run.flow_id for run in runs})
-    return [
-        RunFacts(
-            id=str(run.id),
-            name=run.name,
-            flow=names.get(run.flow_id, "?"),
-            state_type=run.state_type.value if run.state_type else "SCHEDULED",
-            state_name=run.state_name or "Scheduled",
-            message=plain_message(run.state),
-            created=run.created,
-            started=run.start_time,
-            ended=run.end_time,
-            seconds=run.total_run_time.total_seconds(),
-            url=run_url(run.id),
-        )
-        for run in runs
-    ]
+    return [_facts(run, names.get(run.flow_id, "?")) for run in runs]
+
+
+def _facts(run: "FlowRun", flow: str) -> RunFacts:
+    kind = run.state_type.value if run.state_type else "SCHEDULED"
+    message = plain_message(run.state)
+    return RunFacts(
+        id=str(run.id),
+        name=run.name,
+        flow=flow,
+        state_type=kind,
+        state_name=ended_as(kind, run.state_name or "Scheduled", message),
+        message=EXPIRED if expired(kind, message) else message,
+        created=run.created,
+        started=run.start_time,
+        ended=run.end_time,
+        seconds=run.total_run_time.total_seconds(),
+        url=run_url(run.id),
+    )
+
+
+def release_again(run: "FlowRun") -> str:
+    """What starts a new release of the version that this run was to release."""
+    given = {key: run.parameters.get(key, key.upper()) for key in ("name", "version", "environment")}
+    return f"ahc trigger release/{given['environment']} -p name={given['name']} -p version={given['version']}"
 
 
 def _flow_names(client: "SyncPrefectClient", ids: set[UUID]) -> dict[UUID, str]:

@@ -25,6 +25,7 @@ from infra.errors import ConfigurationError
 from infra.local.platform import Platform
 from infra.ports import Endpoint
 from infra.settings import Settings
+from infra.started_by import started_by_tags
 from tasks.failures import exit_code
 
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ class Session:
         deployment = await find_deployment(client, LIFECYCLE)
         since = datetime.now(UTC)
         run = await continue_interrupted(client, deployment.id, {**deployment.parameters, **given})
-        return run or await client.create_flow_run_from_deployment(deployment.id, parameters=given), since
+        if run is None:
+            run = await client.create_flow_run_from_deployment(deployment.id, parameters=given, tags=started_by_tags())
+        return run, since
 
     async def _conclude(self, run: "FlowRun", link: str) -> None:
         state = run.state

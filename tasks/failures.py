@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from infra.azure.failures import azure_error_behind, translation
-from infra.errors import DiskFull, PlatformError, ServerUnreachable
+from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable
 from model.errors import ModelError
 
 Known = ModelError | PlatformError
 AZURE: Final = "azure.core.exceptions"
 BUSY: Final = (408, 429, 500, 502, 503, 504)
 """What a server answers that is there and can't answer now."""
+NEVER_RESUMED: Final = "never resumed"
 
 OUTCOMES: Final[Mapping[str, int]] = {
     "Completed": 0,
@@ -49,6 +50,16 @@ def exit_code(state_type: str, state_name: str) -> int:
     if state_name in ERRORS:
         return ERRORS[state_name].exit_code
     return OUTCOMES.get(state_name, OUTCOMES.get(state_type.capitalize(), OUTCOMES["Failed"]))
+
+
+def expired(state_type: str, message: str) -> bool:
+    """Whether a run ended because nobody decided on it in time: Prefect ends it, by a state of its own."""
+    return state_type == "FAILED" and NEVER_RESUMED in message
+
+
+def ended_as(state_type: str, state_name: str, message: str) -> str:
+    """The name of a run's state; that of our error where Prefect ended a run on which nobody decided in time."""
+    return ReleaseRejected.__name__ if expired(state_type, message) else state_name
 
 
 def runbook(error_name: str) -> str:

@@ -1,21 +1,23 @@
 """Release: bring a registered version into an environment, without losing a request or an answer being wrong."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import endpoint, registry
+from infra.backend import endpoint, ledger, registry
 from infra.environments import Environment
-from infra.errors import ConfigurationError, SmokeTestFailed
+from infra.errors import ConfigurationError, ReleaseHeld, SmokeTestFailed
 from infra.ports import Candidate, LiveModel, RegisteredModel
 from infra.settings import get_settings
 from model.bundle import open_bundle
 from tasks.artifacts import create_link_artifact
+from tasks.gates import Hold, Known, holds, lineage_gaps, live_since, release_command
+from tasks.ledger import note
 from tasks.stage import Result, stage
-
-LATENCY_REQUESTS = 40
+from tasks.started_by import UNKNOWN, started_by
 
 
 class Releasable(Result):
@@ -42,30 +44,120 @@ class Live(Result):
 
 
 @stage("Check version", "check {name} v{version} for {environment.name}", always=True)
-def check_version(name: str, version: int, environment: Environment) -> Releasable:
-    """Verify verdict, digest and the environment that must come first; fetch the bytes.
+def check_version(
+    name: str, version: int, environment: Environment, *, by: str = "", force: bool = False, reason: str = ""
+) -> Releasable:
+    """Verify verdict, lineage, digest and the environment that must come first, and every gate of this one.
+
+    Args:
+        name: Name of the model.
+        version: Its registered version.
+        environment: Where it is to go live.
+        by: Who starts the release; where nobody is named, who started the run.
+        force: Pass freeze windows, soak time, age, and what was rolled back or rejected here; nothing else.
+        reason: Why; needed with `force`.
 
     Raises:
         ModelNotFound: No such version.
         BundleCorrupt: The registry's bytes are not those of the digest.
-        ConfigurationError: The version may not go here, or not yet.
+        ConfigurationError: The version may not go here, or not yet, or nobody says why or who.
+        ReleaseHeld: A gate says not now; names each, until when, and the command that passes it.
     """
     settings = get_settings()
-    model = registry(settings).get(name, version)
+    by = _who(by, environment)
+    if force and not reason.strip():
+        raise ConfigurationError("`force` needs a reason.", next_step='Say why: `-p force=true -p reason="..."`.')
+    model, bundle = _releasable(name, version, lineage=True)
+    events = ledger(settings).events(environment.name)
+    live = endpoint(environment.name, settings).status().live
+    _require_first(environment.gates.requires, environment, model)
+    if live is not None and live.digest == model.digest:
+        return Releasable(model=model, bundle=bundle, already_live=True)
+    known = Known(
+        now=datetime.now(UTC), live=live, events=tuple(events), required_since=_required_since(environment, model)
+    )
+    held = holds(model, environment, known)
+    if held and not force:
+        raise _held(model, environment, held)
+    for hold in held:
+        get_run_logger().warning("%s passes by force (%s): %s.", model.label, reason.strip(), hold)
+    note(
+        environment.name,
+        "started",
+        model,
+        by=by,
+        reason=reason.strip(),
+        details={"forced": [hold.gate for hold in held]} if held else None,
+    )
+    return Releasable(model=model, bundle=bundle, already_live=False)
+
+
+@stage("Check version", "check {name} v{version}, to go back to in {environment.name}", always=True)
+def check_return(name: str, version: int, environment: Environment) -> Releasable:
+    """Verify verdict and digest of a version to go back to; no gate stands between users and a version that works.
+
+    Raises:
+        ModelNotFound: No such version.
+        BundleCorrupt: The registry's bytes are not those of the digest.
+        ConfigurationError: It was never good enough to be released.
+    """
+    model, bundle = _releasable(name, version, lineage=False)
+    return Releasable(model=model, bundle=bundle, already_live=_is_live(environment.name, model))
+
+
+def _who(by: str, environment: Environment) -> str:
+    who = started_by(by)
+    if environment.gates.four_eyes and who == UNKNOWN:
+        raise ConfigurationError(
+            f"In {environment.name} who starts a release may not approve it, and this run doesn't say who started it.",
+            next_step="Name yourself in the parameter `by` of the run.",
+        )
+    return who
+
+
+def _releasable(name: str, version: int, *, lineage: bool) -> tuple[RegisteredModel, str]:
+    """A version whose verdict, bytes and, where it matters, lineage are in order, with its folder."""
+    settings = get_settings()
+    models = registry(settings)
+    model = models.get(name, version)
     if model.tags.get("verdict") != "promote":
         raise ConfigurationError(
             f"{model.label} has the verdict `{model.tags.get('verdict')}`: {model.tags.get('verdict_reason')}",
             next_step="Only versions with the verdict `promote` are released.",
         )
-    first = environment.gates.requires
+    bundle = models.download(model, settings.path("verified"))
+    opened = open_bundle(bundle, digest=model.digest)
+    if lineage and (gaps := lineage_gaps(model, opened.lineage)):
+        raise ConfigurationError(
+            f"The lineage of {model.label} is incomplete: {'; '.join(gaps)}.",
+            next_step="Nobody can tell what it was made from: train and register it again with `ahc trigger`.",
+        )
+    return model, str(bundle)
+
+
+def _require_first(first: str | None, environment: Environment, model: RegisteredModel) -> None:
     if first and not _is_live(first, model):
         raise ConfigurationError(
             f"{model.label} is not live in {first}, which {environment.name} requires.",
-            next_step=f"Release it there first: `ahc trigger release/{first} -p name={name} -p version={version}`.",
+            next_step="Release it there first: "
+            f"`ahc trigger release/{first} -p name={model.name} -p version={model.version}`.",
         )
-    bundle = registry(settings).download(model, settings.path("verified"))
-    open_bundle(bundle, digest=model.digest)
-    return Releasable(model=model, bundle=str(bundle), already_live=_is_live(environment.name, model))
+
+
+def _required_since(environment: Environment, model: RegisteredModel) -> datetime | None:
+    first = environment.gates.requires
+    return live_since(ledger(get_settings()).events(first), model.digest) if first else None
+
+
+def _held(model: RegisteredModel, environment: Environment, held: Sequence[Hold]) -> ReleaseHeld:
+    command = release_command(model, environment)
+    moments = [hold.until for hold in held]
+    opens = max((moment for moment in moments if moment), default=None) if all(moments) else None
+    wait = f"Wait until {opens:%Y-%m-%d %H:%M %Z} and run `{command}`; or pass it" if opens else "Pass it"
+    return ReleaseHeld(
+        f"{model.label} doesn't go live in {environment.name} now: {'; '.join(map(str, held))}.",
+        next_step=f'{wait}, where that is meant, with `{command} -p force=true -p reason="..."`.',
+    )
 
 
 def _is_live(environment: str, model: RegisteredModel) -> bool:

@@ -8,17 +8,21 @@ from rich.text import Text
 
 from deployments import presentation as show
 from deployments.connection import server
-from deployments.runs import facts, find_run, recent_runs, run_url
-from infra.errors import ConfigurationError, RunNotFound
+from deployments.runs import EXPIRED, facts, find_run, recent_runs, release_again, run_url
+from infra.environments import load_environment
+from infra.errors import AccessDenied, ConfigurationError, ReleaseRejected, RunNotFound
 from infra.settings import get_settings
+from tasks.failures import expired
+from tasks.gates import may_not_decide
+from tasks.started_by import who_started
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
 Run = Annotated[str, typer.Argument(help="Id, start of an id, or name of the waiting release; without, a list.")]
-By = Annotated[str, typer.Option("--by", help="Who decides; recorded on the model version.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; recorded on the model version.")]
+By = Annotated[str, typer.Option("--by", help="Who decides; recorded on the model version and in the release ledger.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; recorded on the model version and in the release ledger.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The facts as JSON.")]
 
 USAGE = 2
@@ -26,6 +30,8 @@ USAGE = 2
 
 def approve(run: Run = "", by: By = "", reason: Reason = "", as_json: AsJson = False) -> int:
     """Approve a release that waits for a decision; it goes on at once.
+
+    The environment's file says who may decide; with `four_eyes`, not who started the release.
 
     Examples: `ahc approve` (lists what waits), `ahc approve 3f2a91 --by "A. Jansen" --reason "checked on 200 photos"`
     """
@@ -50,6 +56,7 @@ def _decide(run: str, *, approved: bool, by: str, reason: str, as_json: bool) ->
         missing = [name for name, value in (("--by", by), ("--reason", reason)) if not value.strip()]
         if missing:
             raise ConfigurationError(f"A decision needs {' and '.join(missing)}.")
+        _require_may_decide(found, by, approved=approved)
         _resume(client, found, {"approved": approved, "by": by.strip(), "reason": reason.strip()})
     word = "approved" if approved else "rejected"
     if as_json:
@@ -70,6 +77,7 @@ def _waiting_run(client: "SyncPrefectClient", wanted: str, waiting: "list[FlowRu
         found = find_run(client, wanted)
     except RunNotFound as error:
         raise RunNotFound(f"{error} {listed}", next_step="`ahc approve` without a run lists what waits.") from error
+    _require_in_time(found)
     if found.state is None or not found.state.is_paused():
         word = found.state.name if found.state else "scheduled"
         raise RunNotFound(
@@ -77,6 +85,27 @@ def _waiting_run(client: "SyncPrefectClient", wanted: str, waiting: "list[FlowRu
             next_step="`ahc approve` without a run lists what waits.",
         )
     return found
+
+
+def _require_in_time(run: "FlowRun") -> None:
+    if run.state is not None and expired(run.state.type.value, run.state.message or ""):
+        raise ReleaseRejected(
+            f"`{run.name}`: {EXPIRED}",
+            next_step=f"Start a new release, with evidence of today: `{release_again(run)}`.",
+        )
+
+
+def _require_may_decide(run: "FlowRun", by: str, *, approved: bool) -> None:
+    """Refuse here what the run would refuse too, only later."""
+    environment = run.parameters.get("environment")
+    if environment is None:
+        return
+    gates = load_environment(environment, get_settings().environments).gates
+    if refusal := may_not_decide(by, gates, who_started(run), approved=approved):
+        raise AccessDenied(
+            f"`{run.name}` still waits. {refusal}",
+            next_step=f"Ask one of them; {environment}'s environment file has `approvers` and `four_eyes`.",
+        )
 
 
 def _resume(client: "SyncPrefectClient", run: "FlowRun", decision: dict[str, Any], tries: int = 5) -> None:
@@ -89,6 +118,7 @@ def _resume(client: "SyncPrefectClient", run: "FlowRun", decision: dict[str, Any
         result = client.resume_flow_run(run.id, run_input=decision)
         if result.status.value == "ACCEPT":
             return
+        _require_in_time(client.read_flow_run(run.id))
         reason = str(getattr(result.details, "reason", None) or "no reason given")
         if "schema not found" not in reason.lower() or turn == tries - 1:
             raise ConfigurationError(

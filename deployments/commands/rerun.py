@@ -9,16 +9,16 @@ from deployments import presentation as show
 from deployments.attend import attend
 from deployments.connection import server
 from deployments.in_process import outcome, rerun_here
-from deployments.runs import facts, find_run, finished, recent_runs, root_of, run_url, steps
+from deployments.runs import facts, find_run, finished, recent_runs, release_again, root_of, run_url, steps
 from infra.errors import ConfigurationError, ReleaseRejected, RunNotFound
 from infra.settings import get_settings
+from tasks.failures import ended_as
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
 RERUNNABLE = ("FAILED", "CRASHED", "CANCELLED")
-NEVER_RESUMED = "never resumed"
 
 
 def rerun(
@@ -80,10 +80,10 @@ def _require_rerunnable(run: "FlowRun") -> None:
         raise ConfigurationError(
             f"`{run.name}` is {name}: it has not ended yet.", next_step=f"Look at it: {run_url(run.id)}"
         )
-    if name == "ReleaseRejected" or NEVER_RESUMED in ((state.message if state else "") or ""):
+    if ended_as(kind, name or "", (state.message if state else "") or "") == "ReleaseRejected":
         raise ReleaseRejected(
             f"`{run.name}` ended by a person's decision, or nobody decided in time; a rerun would end the same.",
-            next_step="Start a new release with `ahc trigger release/ENVIRONMENT`.",
+            next_step=f"Start a new release, with evidence of today: `{release_again(run)}`.",
         )
 
 

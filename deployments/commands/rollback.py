@@ -18,6 +18,7 @@ from infra.errors import ConfigurationError, ModelNotFound, ServerUnreachable
 from infra.local.prefect_env import WORK_POOL
 from infra.ports import EndpointStatus
 from infra.settings import Settings, get_settings
+from infra.started_by import started_by_tags
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -117,7 +118,8 @@ def _create_run(
         deployment = client.read_deployment_by_name(f"rollback/{environment}")
     except ObjectNotFound:
         return None, f"the server has no deployment rollback/{environment} (`ahc deploy` makes it)."
-    return client.create_flow_run_from_deployment(deployment.id, parameters=parameters), ""
+    run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters, tags=started_by_tags())
+    return run, ""
 
 
 def _tell(before: EndpointStatus, after: EndpointStatus, code: int, *, as_json: bool) -> None:

@@ -18,12 +18,13 @@ from infra.correlation import correlation_tags
 from infra.environments import nearest
 from infra.errors import ConfigurationError
 from infra.settings import get_settings
+from infra.started_by import started_by_tags
 from infra.telemetry import configured, traceparent
-from tasks.failures import OUTCOMES, exit_code, runbook
+from tasks.failures import OUTCOMES, ended_as, exit_code, runbook
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
     from prefect.client.schemas.responses import DeploymentResponse
 
 
@@ -70,7 +71,7 @@ class Trigger:
                 deployment.id,
                 parameters=parameters,
                 idempotency_key=key,
-                tags=correlation_tags(),
+                tags=[*correlation_tags(), *started_by_tags()],
                 job_variables=_environment(),
             )
             link = ui_link("runs/flow-run", run.id, str(client.api_url))
@@ -90,7 +91,7 @@ class Trigger:
                 return self._finish(run, link, OUTCOMES["Cancelled"])
             state = run.state
             assert state is not None
-            return self._finish(run, link, exit_code(state.type.value, state.name or ""))
+            return self._finish(run, link, exit_code(state.type.value, _ended_as(state)))
 
     def _see(self, snapshot: Snapshot) -> None:
         for line in snapshot.lines:
@@ -146,12 +147,16 @@ def outcome(run: "FlowRun", link: str, code: int) -> dict[str, Any]:
         "run_id": str(run.id),
         "run": run.name,
         "state_type": state.type.value if state else None,
-        "state": state.name if state else None,
+        "state": _ended_as(state) if state else None,
         "message": state.message if state else None,
         "seconds": round(run.total_run_time.total_seconds(), 1),
         "link": link,
         "exit_code": code,
     }
+
+
+def _ended_as(state: "State[Any]") -> str:
+    return ended_as(state.type.value, state.name or "", state.message or "")
 
 
 def as_text(line: Line, *, colour: bool) -> str:

@@ -20,6 +20,7 @@ from deployments.runs import (
     finished,
     last_log_lines,
     recent_runs,
+    release_again,
     root_of,
     steps,
 )
@@ -95,7 +96,7 @@ def explain(client: "SyncPrefectClient", run: "FlowRun") -> Explanation:
         cause=cause,
         where=tuple(step.name for step in path),
         next_step=next_step,
-        command=_command(about),
+        command=_command(about, run),
         runbook=_runbook(about),
         exit_code=exit_code(about.state_type, about.state_name) if final else None,
         finished_steps=finished(tree),
@@ -142,11 +143,13 @@ def _unfailed(run: RunFacts) -> tuple[str, str]:
     return f"Nothing failed. The run is {run.state_name}. {run.message}".strip(), ""
 
 
-def _command(run: RunFacts) -> str | None:
-    if run.state_type == "PAUSED":
-        return f'ahc approve {run.id} --by YOU --reason "..."'
-    if run.state_type in {*FAILED, "CANCELLED"} and run.state_name != "ReleaseRejected":
-        return f"ahc rerun {run.id}"
+def _command(about: RunFacts, run: "FlowRun") -> str | None:
+    if about.state_type == "PAUSED":
+        return f'ahc approve {about.id} --by YOU --reason "..."'
+    if about.state_name == "ReleaseRejected":
+        return release_again(run)
+    if about.state_type in {*FAILED, "CANCELLED"}:
+        return f"ahc rerun {about.id}"
     return None
 
 
