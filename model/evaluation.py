@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WORST: Final = 12
+DISAGREEMENTS: Final = 8
+"""Shown of each kind."""
 
 
 class Mistake(Frozen):
@@ -60,6 +62,17 @@ class Evaluation(Frozen):
     latency: Latency | None = Field(default=None, description="None where it was not measured.")
 
 
+class Disagreement(Frozen):
+    """An image that two models answer differently."""
+
+    path: str
+    label: str
+    challenger: str
+    challenger_confidence: float
+    champion: str
+    champion_confidence: float
+
+
 class Comparison(Frozen):
     """Challenger against champion, image by image."""
 
@@ -68,6 +81,12 @@ class Comparison(Frozen):
     per_class: dict[str, PairedCounts] = Field(description="Of the labels that both know.")
     added: tuple[str, ...] = Field(default=(), description="Labels that only the challenger knows.")
     removed: tuple[str, ...] = Field(default=(), description="Labels that only the champion knows.")
+    differ: int = Field(default=0, description="Images that they answer differently.")
+    disagreements: tuple[Disagreement, ...] = Field(
+        default=(),
+        description="Of these at most 8 where only the champion is right, where only the challenger is, "
+        "and where neither is, in this order; the most confident first.",
+    )
 
 
 class Assessment(Frozen):
@@ -133,6 +152,8 @@ def compare(challenger: Predictions, champion: Predictions) -> Comparison:
         per_class={label: counts(truth == label) for label in shared},
         added=tuple(label for label in challenger.labels if label not in champion.labels),
         removed=tuple(label for label in champion.labels if label not in challenger.labels),
+        differ=int((_answers(challenger) != _answers(champion)).sum()),
+        disagreements=_disagreements(challenger, champion),
     )
 
 
@@ -187,4 +208,32 @@ def _worst(predictions: Predictions, *, count: int) -> tuple[Mistake, ...]:
             confidence=float(confidence[at]),
         )
         for at in order
+    )
+
+
+def _answers(predictions: Predictions) -> np.ndarray:
+    return np.array(predictions.predicted, dtype=object)
+
+
+def _disagreements(challenger: Predictions, champion: Predictions) -> tuple[Disagreement, ...]:
+    mine, theirs = challenger.hits, champion.hits
+    sure = [each.probabilities.max(axis=1) for each in (challenger, champion)]
+    answers = [_answers(each) for each in (challenger, champion)]
+    differ = answers[0] != answers[1]
+    chosen = [
+        at
+        for kind in (theirs & differ, mine & differ, differ & ~mine & ~theirs)
+        for at in sorted(np.flatnonzero(kind), key=lambda at: -max(sure[0][at], sure[1][at]))[:DISAGREEMENTS]
+    ]
+    images = challenger.images
+    return tuple(
+        Disagreement(
+            path=images.paths[at],
+            label=images.labels[at],
+            challenger=answers[0][at],
+            challenger_confidence=float(sure[0][at]),
+            champion=answers[1][at],
+            champion_confidence=float(sure[1][at]),
+        )
+        for at in chosen
     )

@@ -1,31 +1,14 @@
 """The pictures of a training and an evaluation, as PNG bytes, on figures of their own: no pyplot, no global state."""
 
-import io
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import numpy as np
-
-from model.errors import ImageRejected
-from model.evaluation import Assessment, Evaluation, Mistake
-from model.images import open_image, to_rgb
+from model.confusion import confusions
+from model.drawing import BLUE, GREEN, GREY, ORANGE, RED, clean, png, readable, sheet, thumbnail
+from model.evaluation import Assessment, Disagreement, Evaluation, Mistake
 from model.sources import read_bytes
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-BLUE: Final = "#2a6fbb"
-ORANGE: Final = "#e07b39"
-GREY: Final = "#8a8f98"
-DPI: Final = 110
-LONGEST_LABEL: Final = 22
 NO_CURVES: Final = frozenset({"epoch", "epochs", "seconds"})
-THUMBNAIL: Final = (208, 156)
-CELLS_WITH_NUMBERS: Final = 20
-"""Above this many classes the confusion matrix shows colours only."""
-LABELS_ON_AN_AXIS: Final = 60
 BARS: Final = 30
 """Above this many classes the bars show those with the lowest recall."""
 
@@ -39,10 +22,28 @@ def draw_evaluation(assessment: Assessment, source_uri: str) -> dict[str, bytes]
     """
     evaluation = assessment.challenger
     return {
-        "confusion-matrix": confusion(evaluation),
+        "confusion-matrix": confusions({"": evaluation}),
         "recall-by-class": class_bars(evaluation, assessment.champion),
         "reliability": reliability_diagram(evaluation),
         "worst-mistakes": mistakes_sheet([(each, _read(source_uri, each.path)) for each in evaluation.worst]),
+    }
+
+
+def draw_comparison(assessment: Assessment, names: tuple[str, str], source_uri: str) -> dict[str, bytes]:
+    """What sets two models apart, by name: their confusion matrices side by side, images that they disagree on.
+
+    Args:
+        assessment: With a champion.
+        names: What challenger and champion are called.
+        source_uri: Where the images are; one that has gone since shows a grey card.
+    """
+    challenger, champion, comparison = assessment.challenger, assessment.champion, assessment.comparison
+    if champion is None or comparison is None:
+        return {}
+    shown = [(each, _read(source_uri, each.path)) for each in comparison.disagreements]
+    return {
+        "confusion-matrices": confusions(dict(zip(names, (challenger, champion), strict=True))),
+        "disagreements": disagreements_sheet(shown, names),
     }
 
 
@@ -64,9 +65,9 @@ def training_curves(history: Sequence[Mapping[str, float | None]]) -> bytes:
     ordered = sorted(panels, key=lambda panel: (panel != "loss", panel != "accuracy", panel))[:6]
     columns = min(3, max(1, len(ordered)))
     rows = max(1, -(-len(ordered) // columns))
-    figure = _figure(4.2 * columns, 3.2 * rows)
+    figure = sheet(4.2 * columns, 3.2 * rows)
     for index, panel in enumerate(ordered):
-        axes = _clean(figure.add_subplot(rows, columns, index + 1))
+        axes = clean(figure.add_subplot(rows, columns, index + 1))
         for name in sorted(panels[panel]):
             points = [(at, row.get(name)) for at, row in zip(epochs, history, strict=True)]
             validated = name.startswith("val")
@@ -84,46 +85,15 @@ def training_curves(history: Sequence[Mapping[str, float | None]]) -> bytes:
         axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         if len(panels[panel]) > 1:
             axes.legend(frameon=False)
-    return _png(figure)
-
-
-def confusion(evaluation: Evaluation) -> bytes:
-    """True class against predicted class: colour and lower number are the share of the row, the upper one counts."""
-    counts = np.array(evaluation.confusion)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    classes = len(counts)
-    edge = min(16.0, 2.6 + 0.72 * classes)
-    figure = _figure(edge + 1.0, edge)
-    axes = figure.add_subplot()
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_readable(label) for label in evaluation.labels]
-    size = 9 if classes <= CELLS_WITH_NUMBERS else 7
-    shown = range(0, classes, 1 + classes // LABELS_ON_AN_AXIS)
-    texts = [names[index] for index in shown]
-    axes.set_xticks(shown, texts, rotation=40, ha="right", rotation_mode="anchor", fontsize=size)
-    axes.set_yticks(shown, texts, fontsize=size)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(f"{evaluation.images} test images, accuracy {evaluation.accuracy.value:.1%}", loc="left")
-    axes.spines[:].set_visible(False)
-    axes.tick_params(which="both", length=0)
-    if classes <= CELLS_WITH_NUMBERS:
-        axes.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=1.5)
-        _number_cells(axes, counts, shares)
-    bar = figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02, format=lambda share, _: f"{share:.0%}")
-    bar.outline.set_visible(False)
-    bar.set_label("share of the true class")
-    return _png(figure)
+    return png(figure)
 
 
 def reliability_diagram(evaluation: Evaluation) -> bytes:
     """Confidence against accuracy; on the diagonal the model is as sure as it is right."""
-    figure = _figure(4.6, 5.0)
+    figure = sheet(4.6, 5.0)
     top, bottom = figure.subplots(2, 1, height_ratios=[3.2, 1], sharex=True)
-    _clean(top)
-    _clean(bottom)
+    clean(top)
+    clean(bottom)
     for part in evaluation.reliability:
         width = part.high - part.low
         top.bar(part.low, part.accuracy, width, align="edge", color=BLUE, edgecolor="white", alpha=0.85)
@@ -139,15 +109,15 @@ def reliability_diagram(evaluation: Evaluation) -> bytes:
     bottom.set_ylabel("images")
     bottom.set_xlabel("confidence")
     bottom.yaxis.get_major_locator().set_params(integer=True)
-    return _png(figure)
+    return png(figure)
 
 
 def class_bars(challenger: Evaluation, champion: Evaluation | None = None) -> bytes:
     """Recall of each class with its 95 % interval, beside the champion's where there is one."""
     measured = [label for label in challenger.labels if challenger.per_class[label].support]
     labels = sorted(measured, key=lambda label: challenger.per_class[label].recall.value)[:BARS]
-    figure = _figure(7.2, 1.4 + 0.5 * max(1, len(labels)))
-    axes = _clean(figure.add_subplot(), grid="x")
+    figure = sheet(7.2, 1.4 + 0.5 * max(1, len(labels)))
+    axes = clean(figure.add_subplot(), grid="x")
     models = [("challenger" if champion else "model", challenger, BLUE)]
     if champion is not None:
         models.append(("champion", champion, GREY))
@@ -168,7 +138,7 @@ def class_bars(challenger: Evaluation, champion: Evaluation | None = None) -> by
             ],
             error_kw={"ecolor": "#30343a", "elinewidth": 1, "capsize": 2},
         )
-    names = [f"{_readable(label)} ({challenger.per_class[label].support})" for label in labels]
+    names = [f"{readable(label)} ({challenger.per_class[label].support})" for label in labels]
     axes.set_yticks(range(len(labels)), names)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(-0.6, max(1, len(labels)) - 0.4)
@@ -177,7 +147,7 @@ def class_bars(challenger: Evaluation, champion: Evaluation | None = None) -> by
     left_out = len(measured) - len(labels)
     figure.suptitle(f"The {BARS} classes with the lowest recall" if left_out else "Recall by class", x=0.02, ha="left")
     axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def mistakes_sheet(mistakes: Sequence[tuple[Mistake, bytes]]) -> bytes:
@@ -187,23 +157,56 @@ def mistakes_sheet(mistakes: Sequence[tuple[Mistake, bytes]]) -> bytes:
         mistakes: Each with the image's bytes; one that can't be decoded shows a grey card.
     """
     if not mistakes:
-        figure = _figure(5.0, 1.2)
-        figure.text(0.5, 0.5, "No mistake on the test images.", ha="center", va="center", fontsize=11)
-        return _png(figure)
+        return _said("No mistake on the test images.")
     columns = min(4, len(mistakes))
     rows = -(-len(mistakes) // columns)
-    figure = _figure(2.5 * columns, 2.5 * rows)
+    figure = sheet(2.5 * columns, 2.5 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, (mistake, data) in zip(grid.flat, mistakes, strict=False):
-        axes.imshow(_thumbnail(data))
+        axes.imshow(thumbnail(data))
         axes.set_title(
-            f"{_readable(mistake.label)}\nanswered {_readable(mistake.predicted)}\n{mistake.confidence:.0%} sure",
+            f"{readable(mistake.label)}\nanswered {readable(mistake.predicted)}\n{mistake.confidence:.0%} sure",
             fontsize=8.5,
             loc="left",
         )
-    return _png(figure)
+    return png(figure)
+
+
+def disagreements_sheet(disagreements: Sequence[tuple[Disagreement, bytes]], names: tuple[str, str]) -> bytes:
+    """Images with the truth and two models' answers, the wrong ones crossed.
+
+    Args:
+        disagreements: Each with the image's bytes; one that can't be decoded shows a grey card.
+        names: What challenger and champion are called.
+    """
+    if not disagreements:
+        return _said("Both answer the same on every test image.")
+    columns = min(4, len(disagreements))
+    rows = -(-len(disagreements) // columns)
+    figure = sheet(2.7 * columns, 2.6 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, (each, data) in zip(grid.flat, disagreements, strict=False):
+        axes.imshow(thumbnail(data))
+        answers = (
+            (names[0], each.challenger, each.challenger_confidence),
+            (names[1], each.champion, each.champion_confidence),
+        )
+        axes.text(0, 1.24, readable(each.label), transform=axes.transAxes, fontsize=9, fontweight="bold")
+        for line, (name, answer, confidence) in enumerate(answers):
+            mark, colour = ("✓", GREEN) if answer == each.label else ("✗", RED)
+            said = f"{mark} {name}: {readable(answer)} {confidence:.0%}"
+            axes.text(0, 1.13 - 0.11 * line, said, transform=axes.transAxes, fontsize=8, color=colour)
+    return png(figure)
+
+
+def _said(text: str) -> bytes:
+    figure = sheet(5.0, 1.2)
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11)
+    return png(figure)
 
 
 def _panel_of(name: str) -> str:
@@ -213,79 +216,8 @@ def _panel_of(name: str) -> str:
     return name
 
 
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _clean(axes: "Axes", *, grid: str = "y") -> "Axes":
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis=grid, color="#e3e6ea", linewidth=0.8)  # type: ignore[arg-type]
-    axes.set_axisbelow(True)
-    return axes
-
-
-def _number_cells(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None:
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            share = shares[row, column]
-            axes.text(
-                column,
-                row,
-                f"{count}\n{share:.0%}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if share > 0.55 else "#1d2a3a",
-            )
-
-
 def _read(source_uri: str, path: str) -> bytes:
     try:
         return read_bytes(source_uri, path)
     except OSError:
         return b""
-
-
-def _thumbnail(data: bytes) -> np.ndarray:
-    """The whole image, centred on a white card, so that all thumbnails line up."""
-    from PIL import Image, ImageOps
-
-    try:
-        rgb = to_rgb(open_image(data), at_least=max(THUMBNAIL))
-    except ImageRejected:
-        rgb = Image.new("RGB", THUMBNAIL, (200, 200, 200))
-    return np.asarray(ImageOps.pad(rgb, THUMBNAIL, color="white"))
-
-
-def _readable(label: str) -> str:
-    """A label as this font can draw it: shortened, a character without a glyph as its code point."""
-    known = _glyphs()
-    shown = "".join(
-        character if ord(character) in known else f"U+{ord(character):04X}"
-        for character in label
-        # Joiners and variation selectors have no shape of their own.
-        if character not in "\u200d\ufe0e\ufe0f"
-    )
-    if len(shown) > LONGEST_LABEL:
-        shown = f"{shown[: LONGEST_LABEL - 1]}…"
-    # A dollar sign would start a formula.
-    return shown.replace("$", r"\$")
-
-
-@cache
-def _glyphs() -> frozenset[int]:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    return frozenset(get_font(findfont(FontProperties())).get_charmap())
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    # Without the software's version in it, the same picture is the same bytes.
-    figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
-    return buffer.getvalue()

@@ -47,6 +47,31 @@ def test_the_numbers_of_a_small_evaluation_are_those_of_a_hand_count() -> None:
     assert Evaluation.model_validate_json(result.model_dump_json()) == result
 
 
+def test_images_on_which_two_models_disagree_come_by_who_is_right() -> None:
+    truth = list("aaaabbcc")
+    mine = predictions(truth, list("aaabbacb"), ("a", "b", "c"))
+    theirs = predictions(truth, list("aabcbbcc"), ("a", "b", "c"), confidence=0.8)
+    theirs.probabilities[7] = [0.01, 0.01, 0.98]
+    found = compare(mine, theirs)
+    assert found.differ == 4
+    told = [(each.path, each.label, each.challenger, each.champion) for each in found.disagreements]
+    # Only the champion is right (surest first), only the challenger is, neither is.
+    assert told == [
+        ("7.png", "c", "b", "c"),
+        ("5.png", "b", "a", "b"),
+        ("2.png", "a", "a", "b"),
+        ("3.png", "a", "b", "c"),
+    ]
+    assert found.disagreements[0].challenger_confidence == pytest.approx(0.9)
+    assert found.disagreements[0].champion_confidence == pytest.approx(0.98)
+
+
+def test_of_many_disagreements_eight_of_a_kind_are_shown() -> None:
+    right = predictions(list("ab" * 20), list("ab" * 20), ("a", "b"))
+    found = compare(right, predictions(list("ab" * 20), list("ba" * 20), ("a", "b")))
+    assert (found.differ, len(found.disagreements)) == (40, 8)
+
+
 def test_the_worst_mistakes_come_most_confident_first() -> None:
     made = predictions(list("ab" * 20), list("ba" * 20), ("a", "b"))
     made.probabilities[7] = [0.99, 0.01]

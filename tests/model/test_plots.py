@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.evaluation import Assessment, Evaluation, Mistake, evaluate
-from model.plots import class_bars, confusion, draw_evaluation, mistakes_sheet, reliability_diagram, training_curves
+from model.confusion import confusions
+from model.evaluation import Assessment, Evaluation, Mistake, compare, evaluate
+from model.plots import (
+    class_bars,
+    disagreements_sheet,
+    draw_comparison,
+    draw_evaluation,
+    mistakes_sheet,
+    reliability_diagram,
+    training_curves,
+)
 from model.predictions import Images, Predictions
 from tests.bundles import colour_image
 
@@ -49,18 +58,23 @@ def _no_warning_is_overlooked():
 @pytest.mark.parametrize("labels", [("cat", "dog"), ODD, tuple(f"class {at}" for at in range(80))])
 def test_every_picture_is_drawn_for_any_labels(labels: tuple[str, ...]) -> None:
     result = evaluation(labels)
-    for picture in (confusion(result), reliability_diagram(result), class_bars(result), class_bars(result, result)):
+    for picture in (
+        confusions({"": result}),
+        reliability_diagram(result),
+        class_bars(result),
+        class_bars(result, result),
+    ):
         assert is_drawn(picture)
 
 
 def test_pictures_of_extreme_results_are_drawn_too() -> None:
     for result in (evaluation(("a", "b"), 1), evaluation(("a", "b"), 40, flawless=True)):
-        for picture in (confusion(result), reliability_diagram(result), class_bars(result)):
+        for picture in (confusions({"": result}), reliability_diagram(result), class_bars(result)):
             assert is_drawn(picture)
 
 
 def test_the_same_numbers_give_the_same_bytes() -> None:
-    assert confusion(evaluation(ODD)) == confusion(evaluation(ODD))
+    assert confusions({"": evaluation(ODD)}) == confusions({"": evaluation(ODD)})
 
 
 def test_a_champion_with_other_labels_is_drawn_where_both_know_a_class() -> None:
@@ -95,7 +109,33 @@ def test_an_evaluation_is_drawn_whole_even_where_its_images_have_gone(tmp_path: 
     assert all(is_drawn(picture) for picture in pictures.values())
 
 
+def compared(labels: tuple[str, ...], images: int = 60) -> Assessment:
+    """Two models of random answers on the same images."""
+    random = np.random.default_rng(1)
+    names = tuple(f"{at}.png" for at in range(images))
+    rows = Images("memory://", names, tuple(labels[at % len(labels)] for at in range(images)), names)
+    made = [
+        Predictions(rows, labels, random.dirichlet(np.ones(len(labels)), images), rows.targets(labels)) for _ in "12"
+    ]
+    return Assessment(challenger=evaluate(made[0]), champion=evaluate(made[1]), comparison=compare(*made))
+
+
+@pytest.mark.parametrize("labels", [("cat", "dog"), ODD, tuple(f"class {at}" for at in range(80))])
+def test_two_models_are_drawn_side_by_side_even_where_their_images_have_gone(labels, tmp_path: Path) -> None:
+    found = compared(labels)
+    pictures = draw_comparison(found, ("v2", "v1, live"), str(tmp_path))
+    assert set(pictures) == {"confusion-matrices", "disagreements"}
+    assert all(is_drawn(picture) for picture in pictures.values())
+    alone = opened(confusions({"": found.challenger})).size
+    assert opened(pictures["confusion-matrices"]).size[0] > 1.5 * alone[0]
+
+
+def test_models_that_agree_say_so() -> None:
+    assert is_drawn(disagreements_sheet([], ("v2", "v1, live")))
+    assert draw_comparison(Assessment(challenger=evaluation(("a", "b"))), ("v1", ""), "nowhere") == {}
+
+
 def test_drawing_leaves_pyplot_alone() -> None:
     before = "matplotlib.pyplot" in sys.modules
-    confusion(evaluation(("a", "b")))
+    confusions({"": evaluation(("a", "b"))})
     assert ("matplotlib.pyplot" in sys.modules) == before
