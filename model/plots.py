@@ -33,13 +33,13 @@ def draw_comparison(assessment: Assessment, names: tuple[str, str], source_uri: 
     """What sets two models apart, by name: their confusion matrices side by side, images that they disagree on.
 
     Args:
-        assessment: With a champion.
+        assessment: Without a champion, the challenger is drawn alone.
         names: What challenger and champion are called.
         source_uri: Where the images are; one that has gone since shows a grey card.
     """
     challenger, champion, comparison = assessment.challenger, assessment.champion, assessment.comparison
     if champion is None or comparison is None:
-        return {}
+        return {"confusion-matrices": confusions({names[0]: challenger})}
     shown = [(each, _read(source_uri, each.path)) for each in comparison.disagreements]
     return {
         "confusion-matrices": confusions(dict(zip(names, (challenger, champion), strict=True))),
@@ -185,7 +185,8 @@ def disagreements_sheet(disagreements: Sequence[tuple[Disagreement, bytes]], nam
         return _said("Both answer the same on every test image.")
     columns = min(4, len(disagreements))
     rows = -(-len(disagreements) // columns)
-    figure = sheet(2.7 * columns, 2.6 * rows)
+    figure = sheet(2.7 * columns, 2.7 * rows)
+    figure.set_layout_engine("constrained", h_pad=0.1)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -195,7 +196,7 @@ def disagreements_sheet(disagreements: Sequence[tuple[Disagreement, bytes]], nam
             (names[0], each.challenger, each.challenger_confidence),
             (names[1], each.champion, each.champion_confidence),
         )
-        axes.text(0, 1.24, readable(each.label), transform=axes.transAxes, fontsize=9, fontweight="bold")
+        axes.text(0, 1.24, f"true: {readable(each.label)}", transform=axes.transAxes, fontsize=9, fontweight="bold")
         for line, (name, answer, confidence) in enumerate(answers):
             mark, colour = ("✓", GREEN) if answer == each.label else ("✗", RED)
             said = f"{mark} {name}: {readable(answer)} {confidence:.0%}"

@@ -132,7 +132,12 @@ def test_two_models_are_drawn_side_by_side_even_where_their_images_have_gone(lab
 
 def test_models_that_agree_say_so() -> None:
     assert is_drawn(disagreements_sheet([], ("v2", "v1, live")))
-    assert draw_comparison(Assessment(challenger=evaluation(("a", "b"))), ("v1", ""), "nowhere") == {}
+
+
+def test_a_first_model_is_drawn_alone() -> None:
+    pictures = draw_comparison(Assessment(challenger=evaluation(("a", "b"))), ("v1", ""), "nowhere")
+    assert set(pictures) == {"confusion-matrices"}
+    assert is_drawn(pictures["confusion-matrices"])
 
 
 def test_drawing_leaves_pyplot_alone() -> None:
