@@ -61,8 +61,11 @@ class LocalEndpoint:
             return self._status("stopped", detail=str(error))
         if facts["live"] is None:
             return self._status("stopped", detail="No version was switched to yet.")
+        # At the port of the environment a candidate that has a share of the connections may answer.
+        divided = facts.get("share") and facts["live"]["ready"]
+        url = _own_url(facts["live"]["port"]) if divided else self.url
         try:
-            with ScoringClient(self.url, self._keys()[0], seconds=QUICK_SECONDS) as client:
+            with ScoringClient(url, self._keys()[0], seconds=QUICK_SECONDS) as client:
                 live = client.model()
         except (EndpointUnreachable, AccessDenied) as error:
             return self._status("unhealthy", facts=facts, detail=f"{error} {_failure(facts)}".strip())

@@ -59,6 +59,11 @@ class FrontDoor:
         self._accepting = False
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def share(self) -> float:
+        """Of new connections, what the candidate gets."""
+        return self._share / PARTS
+
     def open_to(self, version: KeptVersion) -> None:
         """From now on every new connection goes to this version; no candidate has a share any more."""
         self._live = version

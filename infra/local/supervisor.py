@@ -83,6 +83,7 @@ class Supervisor:
             "live": self._live.describe() if self._live else None,
             "previous": self._previous.describe() if self._previous else None,
             "candidate": self._candidate.describe() if self._candidate else None,
+            "share": self._door.share,
         }
 
     async def _await_live(self) -> dict[str, Any]:
