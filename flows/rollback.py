@@ -3,7 +3,7 @@
 from tasks.environments import environment_file
 from tasks.pipeline import pipeline
 from tasks.release import Live, check_version, deploy_candidate, switch_traffic
-from tasks.rollback import roll_back
+from tasks.rollback import roll_back, version_before
 from tasks.smoke_test import smoke_test
 
 
@@ -19,7 +19,7 @@ def rollback(environment: str, reason: str, name: str | None = None, version: in
     """
     target = environment_file(environment)
     if name is None or version is None:
-        return roll_back(target, reason)
+        return roll_back(target, version_before(target).model, reason, by="a person")
     checked = check_version(name, version, target)
     deployed = deploy_candidate(checked.model, checked.bundle, target)
     smoke_test(deployed.candidate, checked.bundle, target)

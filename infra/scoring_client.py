@@ -28,7 +28,7 @@ class ScoringClient:
             headers={"Authorization": f"Bearer {key.get_secret_value()}"},
             timeout=httpx.Timeout(seconds, connect=min(seconds, 5.0)),
             # A proxy can't reach this machine; what is elsewhere may be behind one, with a certificate of its own.
-            trust_env=not _on_this_machine(self._url),
+            trust_env=not on_this_machine(self._url),
         )
 
     def __enter__(self) -> Self:
@@ -84,7 +84,8 @@ class ScoringClient:
         raise _translate(answer, self._url)
 
 
-def _on_this_machine(url: str) -> bool:
+def on_this_machine(url: str) -> bool:
+    """Whether this address is a loopback one."""
     host = httpx.URL(url).host
     try:
         return ip_address(host).is_loopback

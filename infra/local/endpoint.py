@@ -20,7 +20,7 @@ from infra.errors import AccessDenied, EndpointUnreachable, NothingToRollBackTo,
 from infra.local.control import ask, rebuilt
 from infra.local.endpoint_state import EndpointFiles, SupervisorConfig
 from infra.local.log_file import tail
-from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
+from infra.ports import Candidate, EndpointStatus, LiveModel, RunningVersion, SecretStore
 from infra.records import INCOMING
 from infra.scoring_client import ScoringClient
 from infra.settings import PROJECT, Settings
@@ -61,8 +61,11 @@ class LocalEndpoint:
             return self._status("stopped", detail=str(error))
         if facts["live"] is None:
             return self._status("stopped", detail="No version was switched to yet.")
+        # At the port of the environment a candidate that has a share of the connections may answer.
+        divided = facts.get("share") and facts["live"]["ready"]
+        url = _own_url(facts["live"]["port"]) if divided else self.url
         try:
-            with ScoringClient(self.url, self._keys()[0], seconds=QUICK_SECONDS) as client:
+            with ScoringClient(url, self._keys()[0], seconds=QUICK_SECONDS) as client:
                 live = client.model()
         except (EndpointUnreachable, AccessDenied) as error:
             return self._status("unhealthy", facts=facts, detail=f"{error} {_failure(facts)}".strip())
@@ -85,7 +88,7 @@ class LocalEndpoint:
         return Candidate(
             environment=self.environment,
             model=model,
-            url=f"http://127.0.0.1:{started['port']}",
+            url=_own_url(started["port"]),
             handle=handle,
         )
 
@@ -98,6 +101,23 @@ class LocalEndpoint:
         with self._files.locked():
             if self._files.supervisor_pid() is not None:
                 self._ask("discard", seconds=START_SECONDS, handle=candidate.handle)
+
+    def versions(self) -> Sequence[RunningVersion]:
+        if self._files.supervisor_pid() is None:
+            return ()
+        facts = self._ask("status", seconds=QUICK_SECONDS)
+        return tuple(
+            RunningVersion.model_validate(
+                {"role": role, "model": facts[role]["model"], "url": _own_url(facts[role]["port"])}
+            )
+            for role in ("live", "previous", "candidate")
+            if facts[role] is not None and facts[role]["ready"]
+        )
+
+    def split(self, candidate: Candidate, share: float) -> None:
+        with self._files.locked():
+            self._ensure_supervisor()
+            self._ask("split", seconds=START_SECONDS, handle=candidate.handle, share=share)
 
     def rollback(self) -> LiveModel:
         with self._files.locked():
@@ -181,7 +201,7 @@ class LocalEndpoint:
         )
         with self._files.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "infra.local.supervisor"],
+                [sys.executable, "-m", "infra.local.supervisor_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -209,6 +229,11 @@ class LocalEndpoint:
                 return False
             time.sleep(0.02)
         return True
+
+
+def _own_url(port: int) -> str:
+    """Where one scoring process alone answers."""
+    return f"http://127.0.0.1:{port}"
 
 
 def _failure(facts: dict[str, Any]) -> str:

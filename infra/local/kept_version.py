@@ -14,6 +14,7 @@ from infra.local.scoring_process import ScoringProcess
 BACKOFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 120.0
+TAKING_SECONDS: Final = 5.0
 
 log = logging.getLogger("supervisor")
 
@@ -87,6 +88,10 @@ class KeptVersion:
         self.keep = False
         self.retire()
         self.command("drain")
+        done, _ = await asyncio.wait({self._task}, timeout=TAKING_SECONDS)
+        if not done and self.process is not None and not self.process.took_all:
+            # It hangs. What it has not taken goes to the live version; what it has is lost either way.
+            self.process.kill()
         done, _ = await asyncio.wait({self._task}, timeout=DRAIN_SECONDS)
         if not done:
             await self.stop()
