@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from model.agreement import Pair
 from model.errors import ImageRejected
 from model.evaluation import Assessment, Evaluation, Mistake
 from model.images import open_image, to_rgb
@@ -186,23 +187,38 @@ def mistakes_sheet(mistakes: Sequence[tuple[Mistake, bytes]]) -> bytes:
     Args:
         mistakes: Each with the image's bytes; one that can't be decoded shows a grey card.
     """
-    if not mistakes:
+    captions = [
+        f"{_readable(mistake.label)}\nanswered {_readable(mistake.predicted)}\n{mistake.confidence:.0%} sure"
+        for mistake, _ in mistakes
+    ]
+    return _sheet([data for _, data in mistakes], captions, nothing="No mistake on the test images.")
+
+
+def disagreements_sheet(pairs: Sequence[tuple[Pair, bytes]]) -> bytes:
+    """Images that two models see differently, with both answers and how sure each is; bytes as for mistakes."""
+    captions = [
+        f"live: {_readable(pair.live.label)}, {pair.live.confidence:.0%}\n"
+        f"new: {_readable(pair.candidate.label)}, {pair.candidate.confidence:.0%}"
+        for pair, _ in pairs
+    ]
+    return _sheet([data for _, data in pairs], captions, nothing="They agree on every image.")
+
+
+def _sheet(images: Sequence[bytes], captions: Sequence[str], *, nothing: str) -> bytes:
+    """Images as thumbnails with a caption each; only the words `nothing` where there are none."""
+    if not images:
         figure = _figure(5.0, 1.2)
-        figure.text(0.5, 0.5, "No mistake on the test images.", ha="center", va="center", fontsize=11)
+        figure.text(0.5, 0.5, nothing, ha="center", va="center", fontsize=11)
         return _png(figure)
-    columns = min(4, len(mistakes))
-    rows = -(-len(mistakes) // columns)
+    columns = min(4, len(images))
+    rows = -(-len(images) // columns)
     figure = _figure(2.5 * columns, 2.5 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, (mistake, data) in zip(grid.flat, mistakes, strict=False):
+    for axes, data, caption in zip(grid.flat, images, captions, strict=False):
         axes.imshow(_thumbnail(data))
-        axes.set_title(
-            f"{_readable(mistake.label)}\nanswered {_readable(mistake.predicted)}\n{mistake.confidence:.0%} sure",
-            fontsize=8.5,
-            loc="left",
-        )
+        axes.set_title(caption, fontsize=8.5, loc="left")
     return _png(figure)
 
 
