@@ -55,11 +55,11 @@ def keep_newest(container: "ContainerClient", environment: str, limit: int) -> N
 
 def newest_images(store: str, environment: str, limit: int) -> list[str]:
     """At most so many images of an environment in a records store, as fsspec URLs, newest first."""
-    files, root = fsspec.core.url_to_fs(f"{store}/{INCOMING}/{IMAGES}/{environment}")
-    found = files.find(root, detail=True)
-    images = {path: info for path, info in found.items() if NAME.fullmatch(path.rpartition("/")[2])}
-    newest = sorted(images, key=lambda path: _stored(images[path]), reverse=True)
-    return [files.unstrip_protocol(path) for path in newest[:limit]]
+    folder = f"{store}/{INCOMING}/{IMAGES}/{environment}"
+    files, root = fsspec.core.url_to_fs(folder)
+    found = {path.rpartition("/")[2]: info for path, info in files.find(root, detail=True).items()}
+    images = sorted((_stored(info), name) for name, info in found.items() if NAME.fullmatch(name))
+    return [f"{folder}/{name}" for _, name in images[::-1][:limit]]
 
 
 def read_image(url: str) -> bytes | None:

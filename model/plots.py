@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from model.agreement import Pair
+from model.agreement import Answer, Pair
 from model.errors import ImageRejected
 from model.evaluation import Assessment, Evaluation, Mistake
 from model.images import open_image, to_rgb
@@ -196,12 +196,12 @@ def mistakes_sheet(mistakes: Sequence[tuple[Mistake, bytes]]) -> bytes:
 
 def disagreements_sheet(pairs: Sequence[tuple[Pair, bytes]]) -> bytes:
     """Images that two models see differently, with both answers and how sure each is; bytes as for mistakes."""
-    captions = [
-        f"live: {_readable(pair.live.label)}, {pair.live.confidence:.0%}\n"
-        f"new: {_readable(pair.candidate.label)}, {pair.candidate.confidence:.0%}"
-        for pair, _ in pairs
-    ]
+    captions = [f"live: {_said(pair.live)}\nnew: {_said(pair.candidate)}" for pair, _ in pairs]
     return _sheet([data for _, data in pairs], captions, nothing="They agree on every image.")
+
+
+def _said(answer: Answer) -> str:
+    return _readable(answer.label) if answer.problem else f"{_readable(answer.label)}, {answer.confidence:.0%}"
 
 
 def _sheet(images: Sequence[bytes], captions: Sequence[str], *, nothing: str) -> bytes:
