@@ -19,13 +19,15 @@ class ScoringClient:
         url: Where the endpoint listens, without a path.
         key: A valid key of its environment.
         seconds: Limit for one answer.
+        sampled: Whether its images may be kept like those of clients, where an environment keeps any.
     """
 
-    def __init__(self, url: str, key: SecretStr, *, seconds: float = 30.0) -> None:
+    def __init__(self, url: str, key: SecretStr, *, seconds: float = 30.0, sampled: bool = True) -> None:
         self._url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
         self._client = httpx.Client(
             base_url=self._url,
-            headers={"Authorization": f"Bearer {key.get_secret_value()}"},
+            headers=headers if sampled else {**headers, "Cache-Control": "no-store"},
             timeout=httpx.Timeout(seconds, connect=min(seconds, 5.0)),
             # A proxy can't reach this machine; what is elsewhere may be behind one, with a certificate of its own.
             trust_env=not on_this_machine(self._url),

@@ -36,7 +36,10 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     settings = get_settings()
     opened = open_bundle(Path(bundle), verify=False)
     key = secrets(environment.name, settings).ensure(endpoint_key(environment.name))
-    with ScoringClient(candidate.url, key) as client, ScoringClient(candidate.url, SecretStr("wrong")) as stranger:
+    with (
+        ScoringClient(candidate.url, key, sampled=False) as client,
+        ScoringClient(candidate.url, SecretStr("wrong")) as stranger,
+    ):
         problems = [
             *_wrong_model(client, candidate),
             *_wrong_answers(client, opened),

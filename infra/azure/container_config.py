@@ -25,6 +25,7 @@ class ContainerConfig(BaseModel):
     identity_client_id: str = Field(description="The user-assigned identity to sign in with.")
     records_url: str = Field(default="", description="Blob container for sampled scoring records; none if empty.")
     sample_rate: float = Field(default=0.0, ge=0, le=1, description="Share of the scored requests that is recorded.")
+    sample_images: int = Field(default=0, ge=0, description="So many of the newest recorded images are kept.")
     scoring_threads: int = Field(default=0, ge=0, description="Threads that score; 0 means one a core.")
     port: int = Field(default=8080, ge=1, le=65535)
     certificate: str = Field(

@@ -97,7 +97,11 @@ def _records_shipped(config: ContainerConfig, spool: Path) -> Iterator[None]:
         return
     ended = threading.Event()
     shipping = threading.Thread(
-        target=ship_records, args=(spool, config.records_url), kwargs={"stopped": ended}, daemon=True, name="records"
+        target=ship_records,
+        args=(spool, config.records_url, config.environment),
+        kwargs={"images": config.sample_images, "stopped": ended},
+        daemon=True,
+        name="records",
     )
     shipping.start()
     try:
@@ -141,9 +145,13 @@ def serving_config(config: ContainerConfig, bundle: Path, spool: Path) -> dict[s
         "threads": config.scoring_threads,
         "environment": config.environment,
         "correlation_id": config.correlation_id,
-        **({"spool": str(spool), "sample_rate": config.sample_rate} if _samples(config) else {}),
+        **(_sampling(config, spool) if _samples(config) else {}),
         **({"certificate": config.certificate} if config.certificate else {}),
     }
+
+
+def _sampling(config: ContainerConfig, spool: Path) -> dict[str, Any]:
+    return {"spool": str(spool), "sample_rate": config.sample_rate, "sample_images": config.sample_images}
 
 
 async def _follow_keys(

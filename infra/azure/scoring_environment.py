@@ -91,6 +91,7 @@ class ScoringEnvironment:
             identity_client_id=resources.identity_client_id,
             records_url=f"https://{resources.storage_account}.blob.core.windows.net/records",
             sample_rate=self.environment.sample_rate,
+            sample_images=self.environment.sample_images,
             scoring_threads=self.environment.scoring_threads,
             port=PORT,
             certificate=certificate,

@@ -21,7 +21,7 @@ from infra.local.control import ask, rebuilt
 from infra.local.endpoint_state import EndpointFiles, SupervisorConfig
 from infra.local.log_file import tail
 from infra.ports import Candidate, EndpointStatus, LiveModel, RunningVersion, SecretStore
-from infra.records import INCOMING
+from infra.sampled_images import INCOMING
 from infra.scoring_client import ScoringClient
 from infra.settings import PROJECT, Settings
 
@@ -197,6 +197,7 @@ class LocalEndpoint:
             threads=self._environment.scoring_threads,
             spool=self._spool,
             sample_rate=self._environment.sample_rate,
+            sample_images=self._environment.sample_images,
             keys=self._keys(),
         )
         with self._files.log.open("ab") as log:

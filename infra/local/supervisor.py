@@ -258,6 +258,7 @@ class Supervisor:
             "correlation_id": deployment.correlation_id,
             "spool": str(self._config.spool),
             "sample_rate": self._config.sample_rate,
+            "sample_images": self._config.sample_images,
         }
 
     # Besides.

@@ -23,7 +23,10 @@ from model.serving.problems import Refusal
 from model.serving.schemas import BatchAnswer, Health, ModelAnswer, ScoreAnswer, ServedModel
 from model.serving.tracing import bucket
 
-DESCRIPTION = "Answers what an image shows. Problems are RFC 9457 documents; each has a section in the runbook."
+DESCRIPTION = (
+    "Answers what an image shows. Problems are RFC 9457 documents; each has a section in the runbook. "
+    "No image of a request with `Cache-Control: no-store` is kept."
+)
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
