@@ -18,9 +18,9 @@ from infra.azure.resources import EnvironmentResources, environment_resources, p
 from infra.azure.scoring_image import pinned_image
 from infra.correlation import correlation_id
 from infra.environments import Environment, endpoint_key
-from infra.errors import EndpointUnreachable, PlatformError
+from infra.errors import CandidateFailed, EndpointUnreachable, PlatformError
 from infra.folder_files import files_of
-from infra.ports import LiveModel, SecretStore
+from infra.ports import Candidate, LiveModel, SecretStore
 from infra.scoring_client import ScoringClient
 from infra.settings import Settings
 
@@ -104,8 +104,8 @@ class ScoringEnvironment:
         primary, secondary = endpoint_key(self.name), endpoint_key(self.name, "secondary")
         return self.secrets.ensure(primary), self.secrets.ensure(secondary)
 
-    def client(self, url: str) -> ScoringClient:
-        return ScoringClient(url, self.secrets.get(endpoint_key(self.name)), seconds=ASK_SECONDS)
+    def client(self, url: str, *, cookie: str = "") -> ScoringClient:
+        return ScoringClient(url, self.secrets.get(endpoint_key(self.name)), seconds=ASK_SECONDS, cookie=cookie)
 
     def answers(self, url: str, model: LiveModel) -> bool:
         """Whether this version takes traffic there, and says that it is this one."""
@@ -150,6 +150,14 @@ class ScoringEnvironment:
                             next_step="See `ahc status` and the container's log; its identity must be able to read "
                             "the vault.",
                         )
+
+
+def gone(candidate: Candidate) -> CandidateFailed:
+    """The error where it isn't there any more."""
+    return CandidateFailed(
+        f"The candidate {candidate.handle} of {candidate.environment} is gone: another one took its place.",
+        process_exit_code=None,
+    )
 
 
 class Waiting:

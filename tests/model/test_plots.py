@@ -14,10 +14,10 @@ from model.plots import (
     class_bars,
     disagreements_sheet,
     draw_comparison,
-    shadow_sheet,
     draw_evaluation,
     mistakes_sheet,
     reliability_diagram,
+    shadow_sheet,
     training_curves,
 )
 from model.predictions import Images, Predictions
