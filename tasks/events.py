@@ -28,6 +28,8 @@ def model_released(model: LiveModel | RegisteredModel, environment: str) -> None
         resource={
             "prefect.resource.id": f"ahc.environment.{environment}",
             "prefect.resource.name": f"{model.name} v{model.version} in {environment}",
+            # No other is released.
+            "ahc.verdict": "promote",
             "ahc.goes-on": _goes_on(),
         },
         payload={"name": model.name, "version": model.version, "environment": environment},

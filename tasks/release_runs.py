@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from infra.errors import ConfigurationError
 from infra.ports import Frozen, RegisteredModel
 from tasks.data import DataRequest, name_of
+from tasks.failures import expired
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -19,6 +20,7 @@ TRIGGER: Final = "trigger"
 """Who starts a release that no person started."""
 MAY_GO_ON: Final = timedelta(minutes=2)
 """A crashed run is started again by an automation, an interrupted one by the next `ahc up`."""
+EXPIRED_SINCE: Final = timedelta(days=14)
 UNDER_WAY: Final = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 SCAN: Final = 200
 
@@ -64,6 +66,13 @@ def releasing_now(environment: str) -> "list[FlowRun]":
     with get_client(sync_client=True) as client:
         runs = _runs(client, ["release", "rollback"], ["RUNNING"])
     return [run for run in runs if run.parameters.get("environment") == environment]
+
+
+def expired_releases() -> "list[FlowRun]":
+    """Releases of the last days that ended because nobody decided in time."""
+    with get_client(sync_client=True) as client:
+        failed = _runs(client, ["release"], ["FAILED"], ended_since=datetime.now(UTC) - EXPIRED_SINCE)
+    return [run for run in failed if run.state and expired(run.state.type.value, run.state.message or "")]
 
 
 def start_release(model: RegisteredModel, environment: str) -> str:
