@@ -6,10 +6,11 @@ second run changes nothing.
 
 import importlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from deployments.automations import NOT_YET, plan_automations
+from deployments.change import OURS, Change, differences
 from deployments.entries import ConcurrencyEntry, DeploymentEntry, ScheduleEntry, ServerFile, WorkPoolDefinition
 from infra.errors import ConfigurationError
 from infra.revision import revision
@@ -18,21 +19,6 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
-
-OURS = "ahc"
-"""Tag of everything that `ahc deploy` made; only what has it is ever removed."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One difference between the files and the server."""
-
-    kind: Literal["work pool", "deployment", "automation", "concurrency limit", "block"]
-    name: str
-    action: Literal["create", "update", "remove"]
-    fields: tuple[str, ...] = ()
-    """What differs, for an update."""
-    perform: Callable[[], Awaitable[object]] = field(repr=False, compare=False, kw_only=True)
 
 
 async def plan(
@@ -43,11 +29,14 @@ async def plan(
     Raises:
         ConfigurationError: A flow can't be imported, or a definition is not valid.
     """
+    existing = await read_deployments(client)
+    names = [_full_name(entry) for entry in deployments]
+    ids = {name: existing[name].id if name in existing else NOT_YET for name in names}
     return (
         *await _plan_work_pools(client, server.work_pools),
         *await _plan_concurrency_limits(client, server.concurrency_limits),
-        *await _plan_deployments(client, deployments),
-        *await _plan_automations(client, server.automations),
+        *await _plan_deployments(client, deployments, existing),
+        *await plan_automations(client, server.automations, ids),
     )
 
 
@@ -71,7 +60,7 @@ async def _plan_work_pools(client: "PrefectClient", wanted: dict[str, WorkPoolDe
             "base_job_template": _job_template(definition),
         }
         pool = existing.get(name)
-        differs = _differences(desired, pool.model_dump() if pool else {})
+        differs = differences(desired, pool.model_dump() if pool else {})
         if pool is not None and not differs:
             continue
         create = WorkPoolCreate(name=name, type=definition.type, **cast("Any", desired))
@@ -119,17 +108,22 @@ async def _plan_concurrency_limits(client: "PrefectClient", wanted: dict[str, in
 # --- deployments --------------------------------------------------------------------------------------------------
 
 
-async def _plan_deployments(client: "PrefectClient", entries: tuple[DeploymentEntry, ...]) -> list[Change]:
-    existing = await read_deployments(client)
+def _full_name(entry: DeploymentEntry) -> str:
+    return f"{load_flow(entry.entrypoint).name}/{entry.name}"
+
+
+async def _plan_deployments(
+    client: "PrefectClient", entries: tuple[DeploymentEntry, ...], existing: "dict[str, DeploymentResponse]"
+) -> list[Change]:
     version = revision()
     changes, names = [], set()
     for entry in entries:
         flow = load_flow(entry.entrypoint)
-        name = f"{flow.name}/{entry.name}"
+        name = _full_name(entry)
         names.add(name)
         current = existing.get(name)
         desired = _desired(entry, flow, version, current)
-        differs = _differences(desired, _present(current)) if current else ()
+        differs = differences(desired, _present(current)) if current else ()
         if current is None or differs:
             action: Literal["create", "update"] = "update" if current else "create"
             changes.append(
@@ -247,47 +241,3 @@ async def _create(client: "PrefectClient", flow: "Flow[..., Any]", name: str, de
         "pull_steps": [],
     }
     await client.create_deployment(await client.create_flow(flow), name, **fields)
-
-
-# --- automations --------------------------------------------------------------------------------------------------
-
-
-async def _plan_automations(client: "PrefectClient", wanted: tuple[dict[str, Any], ...]) -> list[Change]:
-    from prefect.events.schemas.automations import AutomationCore
-    from pydantic import ValidationError
-
-    existing = {item.name: item for item in await client.read_automations()}
-    changes = []
-    for content in wanted:
-        try:
-            desired = AutomationCore.model_validate({**content, "tags": [*content.get("tags", []), OURS]})
-        except ValidationError as error:
-            raise ConfigurationError(f"Automation `{content.get('name')}` is not valid: {error}") from error
-        current = existing.get(desired.name)
-        if current is None:
-            perform: Any = partial(client.create_automation, desired)
-            changes.append(Change("automation", desired.name, "create", perform=perform))
-            continue
-        # Switched off in the UI, it stays off.
-        desired = desired.model_copy(update={"enabled": current.enabled})
-        differs = _differences(_comparable(desired), _comparable(current))
-        if differs:
-            perform = partial(client.update_automation, current.id, desired)
-            changes.append(Change("automation", desired.name, "update", differs, perform=perform))
-    names = {str(content.get("name")) for content in wanted}
-    changes += [
-        Change("automation", name, "remove", perform=partial(client.delete_automation, item.id))
-        for name, item in existing.items()
-        if name not in names and OURS in item.tags
-    ]
-    return changes
-
-
-def _comparable(automation: Any) -> dict[str, Any]:
-    content = automation.model_dump(mode="json", exclude={"id", "owner_resource"})
-    content["trigger"].pop("id", None)
-    return cast("dict[str, Any]", content)
-
-
-def _differences(desired: dict[str, Any], present: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(sorted(name for name, value in desired.items() if present.get(name) != value))

@@ -5,6 +5,7 @@ runs doesn't answer to that name: whether an interrupted run goes on is decided 
 or by a person (`ahc rerun`), not by whichever worker starts first.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -65,6 +66,34 @@ def _ended(cancelling: bool, why: str) -> Any:
     if cancelling:
         return State(type=StateType.CANCELLED, name="Cancelled", message=why)
     return State(type=StateType.CRASHED, name=INTERRUPTED, message=why)
+
+
+async def forget_scheduled(client: "PrefectClient", deployment: str) -> None:
+    """Delete the runs of a deployment that wait for their time or turn; without the deployment, nothing.
+
+    For what looks at everything anyway whenever it runs, such as a reconciliation: what was missed while the platform
+    was away needs no run each, one after another, in the moments in which the platform starts.
+    """
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        found = await client.read_deployment_by_name(deployment)
+    except ObjectNotFound:
+        return
+    waiting = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        deployment_id=FlowRunFilterDeploymentId(any_=[found.id]),
+    )
+    for run in await client.read_flow_runs(flow_run_filter=waiting, limit=200):
+        with suppress(ObjectNotFound):
+            await client.delete_flow_run(run.id)
 
 
 async def continue_interrupted(

@@ -3,7 +3,8 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from deployments.apply import Change, apply
+from deployments.apply import apply
+from deployments.change import Change
 from infra.settings import Settings
 
 if TYPE_CHECKING:

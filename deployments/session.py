@@ -18,7 +18,7 @@ from deployments.follow import follow
 from deployments.live import Display, PlainDisplay, display
 from deployments.parameters import parse_parameters
 from deployments.presentation import show
-from deployments.recovery import continue_interrupted, mark_interrupted
+from deployments.recovery import continue_interrupted, forget_scheduled, mark_interrupted
 from deployments.runs import failure_card
 from infra.environments import environment_names, nearest
 from infra.errors import ConfigurationError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 LIFECYCLE: Final = "lifecycle/local"
+RECONCILIATION: Final = "reconciliation/local"
 
 
 class Session:
@@ -123,6 +124,7 @@ class Session:
     async def _recover(self, client: "PrefectClient") -> None:
         for run in await mark_interrupted(client, "The platform ended while this ran."):
             self._tell(f"{run.name} was interrupted when the platform ended; it can go on from its last step.")
+        await forget_scheduled(client, RECONCILIATION)
 
     async def _begin(self, client: "PrefectClient", given: dict[str, Any]) -> tuple["FlowRun", datetime]:
         """Continue the interrupted lifecycle that was asked for the same, or start one."""
@@ -182,6 +184,7 @@ class Session:
         try:
             async with connect(self._settings) as client:
                 await mark_interrupted(client, "`ahc up` was stopped while this ran; the next one lets it go on.")
+                await forget_scheduled(client, RECONCILIATION)
         except ServerUnreachable:
             return  # it never came up, or it died: the next start marks them
 

@@ -13,6 +13,7 @@ from infra.environments import load_environment
 from infra.images import ImageBuilder
 from infra.ledger import ReleaseLedger
 from infra.ledger_files import FileLedger
+from infra.notices import Notices
 from infra.ports import (
     DataCatalogue,
     Endpoint,
@@ -125,6 +126,18 @@ def data_catalogue(settings: Settings) -> DataCatalogue | None:
         from infra.azure.data_assets import AmlData
 
         return AmlData(settings)
+    return None
+
+
+def notices(settings: Settings) -> Notices | None:
+    """Notices of models that were registered by whomever; None where nobody sends any.
+
+    Raises: NotProvisioned.
+    """
+    if settings.backend == "azure":
+        from infra.azure.notices import platform_notices
+
+        return platform_notices(settings)
     return None
 
 

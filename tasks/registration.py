@@ -1,7 +1,6 @@
 """Registration: a bundle becomes a version of its model."""
 
 from prefect import get_run_logger
-from prefect.events import emit_event
 
 from infra.backend import registry
 from infra.correlation import correlation_id
@@ -10,6 +9,7 @@ from infra.settings import get_settings
 from model.bundle import BundleRef, open_bundle
 from model.manifest import DataVersion
 from tasks.evaluation import Judgement, local_bundle, scalars
+from tasks.events import model_registered
 from tasks.stage import Result, key_of, stage
 from tasks.started_by import started_by
 from tasks.training import Training
@@ -48,13 +48,6 @@ def register(bundle: BundleRef, judgement: Judgement, data: DataVersion, trainin
         },
         metrics=scalars(judgement.evaluation),
     )
-    emit_event(
-        event="ahc.model.registered",
-        resource={
-            "prefect.resource.id": f"ahc.model.{model.name}.{model.version}",
-            "prefect.resource.name": model.label,
-        },
-        payload={"name": model.name, "version": model.version, "verdict": judgement.verdict.outcome},
-    )
+    model_registered(model, judgement.verdict.outcome)
     get_run_logger().info("Registered %s, digest %s.", model.label, model.digest)
     return Registration(model=model)

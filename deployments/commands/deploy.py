@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from deployments.apply import Change, apply, plan
+from deployments.apply import apply, plan
+from deployments.change import Change
 from deployments.connection import connect
 from deployments.entries import read_project, read_server
 from deployments.result_storage import plan_result_storage

@@ -40,6 +40,8 @@ class PlatformResources(_Outputs):
     registry_login_server: str
     workspace: str
     """Name of the Azure ML workspace."""
+    workspace_storage_account: str = ""
+    """Holds the queue in which Event Grid puts the workspace's events."""
     log_analytics_id: str
     """Resource id of the workspace."""
     application_insights_connection_string: str

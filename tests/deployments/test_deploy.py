@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.apply import Change, read_deployments
+from deployments.apply import read_deployments
+from deployments.change import Change
 from deployments.cli import run
 from deployments.commands.deploy import SERVER_FILE, deploy_files
 from deployments.connection import connect

@@ -1,0 +1,23 @@
+"""What is due is released, whoever noticed it: an event, a message of Azure ML, or the clock."""
+
+from tasks.pipeline import pipeline
+from tasks.reconciled import Reconciled, show_reconciliation
+from tasks.reconciliation import end_notices, find_due, note_expired_releases, start_releases, take_notices
+from tasks.repair import repair_environments
+
+
+@pipeline("reconciliation", "reconciliation", keep_result=True)
+def reconciliation(repair: bool = False) -> Reconciled:
+    """Compare the registry with the environments and start each release that is due, once.
+
+    Args:
+        repair: First let registry and ledger say what the endpoints run, and start those that are stopped.
+    """
+    if repair:
+        repair_environments()
+    taken = take_notices()
+    note_expired_releases()
+    found = find_due()
+    releases = start_releases(found)
+    end_notices(taken)
+    return show_reconciliation(found, releases)

@@ -1,0 +1,107 @@
+"""Notices of registered models, on a real queue service (Azurite's)."""
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from infra.azure.notices import ASIDE, QUEUE, QueuedNotices
+from infra.errors import NoCredentials
+from tests.azure.bench import missing
+from tests.azure.queues import Identity, QueueService, queue_service
+
+pytestmark = pytest.mark.azure
+
+
+def event(name: str, version: int) -> str:
+    """As Event Grid puts it into a queue: a CloudEvent in base64."""
+    content = {
+        "specversion": "1.0",
+        "id": "831e1650-001e-001b-66ab-eeb76e069631",
+        "type": "Microsoft.MachineLearningServices.ModelRegistered",
+        "source": "/subscriptions/1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/mlw",
+        "subject": f"models/{name}:{version}",
+        "time": "2026-11-24T12:00:00Z",
+        "data": {"ModelName": name, "ModelVersion": version, "ModelTags": {}, "ModelProperties": {}},
+    }
+    return base64.b64encode(json.dumps(content).encode()).decode()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueService]:
+    if reason := missing():
+        pytest.skip(reason)
+    with queue_service(tmp_path_factory.mktemp("queues")) as found:
+        yield found
+
+
+@pytest.fixture
+def notices(service: QueueService, monkeypatch: pytest.MonkeyPatch) -> QueuedNotices:
+    """On two empty queues."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(service.certificate))
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    for queue in (QUEUE, ASIDE):
+        service.create(queue)
+        service.clear(queue)
+    return QueuedNotices(service.url, Identity())
+
+
+def test_a_registered_model_is_told_once_and_comes_back_where_nobody_ended_it(
+    service: QueueService, notices: QueuedNotices
+) -> None:
+    service.put(QUEUE, event("food", 20))
+    [notice] = notices.take()
+    assert (notice.name, notice.version, notice.taken) == ("food", 20, 1)
+    assert notices.take() == []
+    service.show_again(QUEUE, notice.id, notice.receipt)
+    [again] = notices.take()
+    assert (again.id, again.taken) == (notice.id, 2)
+
+
+def test_an_ended_notice_is_gone_and_ending_it_again_is_fine(service: QueueService, notices: QueuedNotices) -> None:
+    service.put(QUEUE, event("food", 20))
+    [notice] = notices.take()
+    notices.end(notice)
+    notices.end(notice)
+    assert "MessageId" not in service.peek(QUEUE)
+
+
+def test_a_notice_that_another_reader_has_by_now_is_left_to_it(service: QueueService, notices: QueuedNotices) -> None:
+    service.put(QUEUE, event("food", 20))
+    [notice] = notices.take()
+    service.show_again(QUEUE, notice.id, notice.receipt)
+    [again] = notices.take()
+    notices.end(notice)
+    service.show_again(QUEUE, again.id, again.receipt)
+    assert [item.id for item in notices.take()] == [again.id]
+
+
+@pytest.mark.parametrize(
+    "text", ["not JSON", base64.b64encode(b'{"data": {}}').decode(), base64.b64encode(b"\xff\xfe").decode()]
+)
+def test_a_message_that_nobody_understands_can_be_put_aside(
+    service: QueueService, notices: QueuedNotices, text: str
+) -> None:
+    service.put(QUEUE, text)
+    [notice] = notices.take()
+    assert (notice.name, notice.version) == (None, None)
+    notices.put_aside(notice)
+    assert "MessageId" not in service.peek(QUEUE)
+    assert f"<MessageText>{text}</MessageText>" in service.peek(ASIDE)
+
+
+def test_without_the_queue_there_are_no_notices(service: QueueService, notices: QueuedNotices) -> None:
+    service.remove(QUEUE)
+    assert notices.take() == []
+
+
+@pytest.mark.usefixtures("notices")
+def test_a_refused_identity_is_told(service: QueueService) -> None:
+    class Stranger:
+        def get_token(self, *_scopes: str, **_options: Any) -> Any:
+            return Identity().get_token()._replace(token="nobody")
+
+    with pytest.raises(NoCredentials, match=QUEUE):
+        QueuedNotices(service.url, Stranger()).take()
