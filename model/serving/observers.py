@@ -6,7 +6,6 @@ from typing import Any
 from starlette.datastructures import Headers
 
 from model.serving.config import ServingConfig
-from model.serving.engine import Scored
 from model.serving.exchange import Exchange
 from model.serving.records import Records, answered, refused
 from model.serving.schemas import ServedModel
@@ -38,14 +37,8 @@ class Observers:
         if self._records and path.startswith("/score") and self._records.sampled():
             exchange.samples = []
 
-    def scored(
-        self, exchange: Exchange, image: bytes, scored: Scored, answer: Sequence[Mapping[str, Any]] | str
-    ) -> None:
+    def scored(self, exchange: Exchange, image: bytes, answer: Sequence[Mapping[str, Any]] | str) -> None:
         """One image has its answer: its predictions, or the kind of its problem."""
-        if self._tracing and exchange.span:
-            self._tracing.step(exchange.span, "decode", scored.started, scored.decoded)
-            if scored.ended > scored.decoded:
-                self._tracing.step(exchange.span, "inference", scored.decoded, scored.ended)
         if exchange.samples is not None:
             exchange.samples.append((image, refused(answer) if isinstance(answer, str) else answered(answer)))
 
