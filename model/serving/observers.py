@@ -6,7 +6,6 @@ from typing import Any, Final
 from starlette.datastructures import Headers
 
 from model.serving.config import ServingConfig
-from model.serving.engine import Scored
 from model.serving.exchange import Exchange
 from model.serving.records import Records, answered, refused
 from model.serving.schemas import ServedModel
@@ -42,14 +41,8 @@ class Observers:
             exchange.samples = []
             exchange.storable = NO_STORE not in headers.get("cache-control", "").lower()
 
-    def scored(
-        self, exchange: Exchange, image: bytes, scored: Scored, answer: Sequence[Mapping[str, Any]] | str
-    ) -> None:
+    def scored(self, exchange: Exchange, image: bytes, answer: Sequence[Mapping[str, Any]] | str) -> None:
         """One image has its answer: its predictions, or the kind of its problem."""
-        if self._tracing and exchange.span:
-            self._tracing.step(exchange.span, "decode", scored.started, scored.decoded)
-            if scored.ended > scored.decoded:
-                self._tracing.step(exchange.span, "inference", scored.decoded, scored.ended)
         if exchange.samples is not None:
             exchange.samples.append((image, refused(answer) if isinstance(answer, str) else answered(answer)))
 

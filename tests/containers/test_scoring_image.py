@@ -26,7 +26,7 @@ def start(image, config, on_the_bench, **changes):
 def test_the_image_is_small_and_says_what_it_is(scoring_image):
     size, base = (int(podman("image", "inspect", "--format", "{{.Size}}", name)) for name in (scoring_image, BASE))
     # The slim base of production has less than 150 MB; that of these tests holds what makes Debian packages too.
-    assert size - base < 250_000_000
+    assert size - base < 190_000_000
     facts = podman("image", "inspect", "--format", "{{.Labels}} {{.User}} {{.Config.Healthcheck}}", scoring_image)
     for part in (
         "org.opencontainers.image.version:",
