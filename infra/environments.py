@@ -74,13 +74,14 @@ class Environment(Frozen):
         return gates
 
 
-KeyName = Literal["primary", "secondary", "retired"]
+KeyName = Literal["primary", "secondary", "retired", "announced"]
 
 
 def endpoint_key(environment: str, which: KeyName = "primary") -> str:
     """The name of the secret that holds an environment's key.
 
-    Primary and secondary are valid, so that they can be rotated; the retired one was, before the last rotation.
+    Primary and secondary are valid, so that they can be rotated; the retired one was, before the last rotation. The
+    announced one is the primary that clients were told of last: until a rotation has ended, another one.
     """
     return f"{environment}-endpoint-key-{which}"
 

@@ -1,14 +1,9 @@
 """Repair: what an endpoint runs is the truth, and registry and ledger are made to say the same."""
 
 from prefect import get_run_logger
-from pydantic import Field
 
-from infra.backend import endpoint, ledger, registry
 from infra.environments import environment_names
-from infra.ledger import last_word
-from infra.ports import EndpointStatus, Frozen, LiveModel
 from infra.settings import get_settings
-from tasks.ledger import note
 from tasks.stage import Result, stage
 
 REPAIR = "repair"

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.azure.container_definition import CERTIFICATE_FILE, CERTIFICATE_FOLDER, GroupDefinition
+from infra.azure.container_definition import GroupDefinition
 from infra.azure.container_groups import Colour, ContainerGroups, Group, Groups
 from infra.azure.container_traffic import ContainerTraffic
 from infra.azure.failures import azure_errors
@@ -191,21 +191,13 @@ class ContainerInstancesEndpoint:
         return ContainerTraffic(self._target, self._groups, self._router)
 
     def _definition(self, bundle: Path, model: LiveModel) -> GroupDefinition:
-        target = self._target.environment.azure
         self._target.ensure_keys()
-        certificate = self._target.secrets.get(target.certificate) if target.certificate else None
-        config = self._target.config(
-            model,
-            bundle_url=self._target.publish(bundle, model.digest),
-            certificate=f"{CERTIFICATE_FOLDER}/{CERTIFICATE_FILE}" if certificate else "",
-        )
         return GroupDefinition(
             image=self._target.image(),
             registry=self._target.registry,
-            config=config,
-            target=target,
+            config=self._target.config(model, bundle_url=self._target.publish(bundle, model.digest)),
+            target=self._target.environment.azure,
             resources=self._target.resources,
-            certificate=certificate,
         )
 
     def _create(

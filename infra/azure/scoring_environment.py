@@ -78,7 +78,7 @@ class ScoringEnvironment:
         folders = BlobFolders(self.resources.storage_account, BUNDLES, self.settings.path("bundles"))
         return folders.publish(bundle, f"{digest}-{_content(bundle)[:16]}")
 
-    def config(self, model: LiveModel, *, bundle_url: str, certificate: str = "") -> ContainerConfig:
+    def config(self, model: LiveModel, *, bundle_url: str) -> ContainerConfig:
         """What the container of this version is told."""
         resources = self.resources
         return ContainerConfig(
@@ -94,7 +94,7 @@ class ScoringEnvironment:
             sample_images=self.environment.sample_images,
             scoring_threads=self.environment.scoring_threads,
             port=PORT,
-            certificate=certificate,
+            certificate=self.environment.azure.certificate or "",
             correlation_id=correlation_id(),
             telemetry=SecretStr(resources.application_insights_connection_string),
         )

@@ -1,9 +1,7 @@
 """What is due is released once, by whichever trigger: on a real Prefect server with a worker, and a real registry."""
 
 import asyncio
-import json
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,12 +21,14 @@ class Load:
     """Clients that score one image after another until told to stop.
 
     Attributes:
+        tls: What to trust, where the endpoint speaks HTTPS.
         failures: What went wrong, in words.
         versions: Per connection, the versions that answered on it, in order; and whether its last answer closed it.
     """
 
     port: int
     key: str
+    tls: ssl.SSLContext | None = None
     failures: list[str] = field(default_factory=list)
     connections: list[tuple[list[int], bool]] = field(default_factory=list)
     answers: int = 0
@@ -70,9 +73,14 @@ class Load:
         else:
             answered.append(json.loads(body)["model"]["version"])
 
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.tls)
+
     def _keep_alive(self) -> None:
         """One connection for as long as the endpoint keeps it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = self._connection()
         answered: list[int] = []
         closed = False
         while not closed and not self._stop.is_set():
@@ -85,7 +93,7 @@ class Load:
 
     def _one_by_one(self) -> None:
         """A connection a request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = self._connection()
         answered: list[int] = []
         connection.request("POST", "/score", IMAGE, {**self._headers(), "Connection": "close"})
         answer = connection.getresponse()
@@ -97,7 +105,8 @@ class Load:
         """Connects first and sends later, as a browser's preconnect does."""
         lines = [f"{name}: {value}" for name, value in self._headers().items()]
         head = "\r\n".join(["POST /score HTTP/1.1", "Host: x", f"Content-Length: {len(IMAGE)}", *lines, "", ""])
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        with self.tls.wrap_socket(plain, server_hostname="127.0.0.1") if self.tls else plain as connection:
             self._stop.wait(0.05)
             connection.sendall(head.encode() + IMAGE)
             answer = http.client.HTTPResponse(connection)
@@ -108,9 +117,10 @@ class Load:
 
     def _httpx(self) -> None:
         """A pooled client, as most applications use one; a pool's connections can't be told apart here."""
-        with httpx.Client(trust_env=False, timeout=20) as client:
+        scheme = "https" if self.tls else "http"
+        with httpx.Client(trust_env=False, timeout=20, verify=self.tls or True) as client:
             for _ in range(20):
                 if self._stop.is_set():
                     return
-                answer = client.post(f"http://127.0.0.1:{self.port}/score", content=IMAGE, headers=self._headers())
+                answer = client.post(f"{scheme}://127.0.0.1:{self.port}/score", content=IMAGE, headers=self._headers())
                 self._note(answer.status_code, answer.content, [])
