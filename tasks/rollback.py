@@ -7,11 +7,12 @@ from prefect import get_run_logger
 from infra.backend import endpoint, registry
 from infra.environments import Environment
 from infra.errors import NothingToRollBackTo
-from infra.ports import Endpoint, LiveModel
+from infra.ports import Candidate, Endpoint, LiveModel
 from infra.settings import get_settings
 from tasks.ledger import note
-from tasks.release import Live, verified
+from tasks.release import Live, Releasable, verified
 from tasks.stage import Result, stage
+from tasks.started_by import started_by
 
 
 class Before(Result):
@@ -34,25 +35,38 @@ def roll_back(environment: Environment, before: LiveModel | None, reason: str, b
         environment: Where.
         before: What is to come back; nothing is switched where it has already.
         reason: Why; recorded on the bad version.
-        by: Who or what asks for it.
+        by: Who or what asks for it; where nobody is named, who started the run.
 
     Raises:
         NothingToRollBackTo: The environment has no previous version, or another one than `before` by now.
     """
-    settings = get_settings()
-    target = endpoint(environment.name, settings)
+    target = endpoint(environment.name, get_settings())
     live = verified(environment, _brought_back(target, before).digest)
-    bad = target.status().previous
-    models = registry(settings)
+    _record(live, target.status().previous, environment, reason, by)
+    return live
+
+
+@stage("Go back", "go back to {candidate.model.name} v{candidate.model.version} in {environment.name}", always=True)
+def go_back(candidate: Candidate, checked: Releasable, environment: Environment, reason: str, by: str) -> Live:
+    """A named version takes over; the bad one is marked. Raises as `switch_traffic` does."""
+    target = endpoint(environment.name, get_settings())
+    target.switch(candidate)
+    live = verified(environment, checked.model.digest)
+    _record(live, target.status().previous, environment, reason, by)
+    return live
+
+
+def _record(live: Live, bad: LiveModel | None, environment: Environment, reason: str, by: str) -> None:
+    """Mark the bad version, and let registry and ledger say what serves again. Repeating it does no harm."""
+    models = registry(get_settings())
     if bad is not None and bad.digest != live.model.digest:
         models.tag(models.get(bad.name, bad.version), {f"rolled_back.{environment.name}": reason or "no reason given"})
     good = models.get(live.model.name, live.model.version)
     models.set_champion(good, environment.name)
     models.tag(good, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
     details = {"instead_of": bad.model_dump()} if bad is not None else None
-    note(environment.name, "rolled-back", live.model, by=by, reason=reason, details=details)
+    note(environment.name, "rolled-back", live.model, by=started_by(by), reason=reason, details=details)
     get_run_logger().info("%s runs %s again.", environment.name, good.label)
-    return live
 
 
 def _brought_back(target: Endpoint, before: LiveModel | None) -> LiveModel:

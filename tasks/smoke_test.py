@@ -14,6 +14,7 @@ from infra.scoring_client import ScoringClient
 from infra.settings import get_settings
 from model.bundle import Bundle, open_bundle
 from tasks.artifacts import create_markdown_artifact, table
+from tasks.ledger import note
 from tasks.stage import Result, stage
 
 LATENCY_REQUESTS = 40
@@ -59,6 +60,7 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     )
     if problems:
         endpoint(environment.name, settings).discard(candidate)
+        note(environment.name, "failed", candidate.model, by="smoke test", reason="; ".join(problems))
         raise SmokeTestFailed(f"{candidate.model.name} v{candidate.model.version}: {'; '.join(problems)}.")
     return Smoke(golden_images=len(opened.golden), latency_p95_ms=round(p95, 2))
 
