@@ -1,5 +1,6 @@
 """Shadow: real images of an environment are replayed to a candidate, and its answers compared with the live ones."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -21,6 +22,9 @@ from tasks.artifacts import Progress, create_markdown_artifact, picture, table
 from tasks.ledger import note
 from tasks.stage import Result, stage
 
+FETCHED_BYTES: Final = 256 * 1024 * 1024
+"""Images beyond are left out: the task may run where memory is small."""
+READERS: Final = 8
 AT_A_TIME: Final = 2
 """So few, that clients of the live version don't notice."""
 SHOWN_CHANGES: Final = 20
@@ -51,7 +55,7 @@ def shadow(candidate: Candidate, environment: Environment) -> Shadowed:
     gate = environment.gates.shadow
     assert gate is not None, f"{environment.name} has no shadow gate"
     settings = get_settings()
-    images = newest_images(records_store(environment.name, settings), environment.name, gate.images)
+    images = _fetch(environment, gate.images)
     if not images:
         return _nothing_compared(candidate, environment, _no_images(environment))
     key = secrets(environment.name, settings).ensure(endpoint_key(environment.name))
@@ -64,38 +68,49 @@ def shadow(candidate: Candidate, environment: Environment) -> Shadowed:
             model = live.model()
         except EndpointUnreachable as error:
             return _nothing_compared(candidate, environment, f"Nothing is live that answers. {error} {status.detail}")
-        pairs = _replay(images, live, new, environment.name)
-    if not pairs:
-        return _nothing_compared(candidate, environment, "Each of the images was replaced by a newer one meanwhile.")
-    agreement = Agreement(pairs=pairs)
-    _show(agreement, model, candidate, environment.name, gate)
+        agreement = Agreement(pairs=_replay(images, live, new, environment.name))
+    _show(agreement, images, model, candidate, environment)
     if agreement.share < gate.min_agreement:
         raise _discarded(agreement, candidate, environment.name, gate)
     return Shadowed(
         environment=environment.name,
-        images=len(pairs),
+        images=len(images),
         agreement=round(agreement.share, 4),
         distance=round(agreement.distance, 4),
     )
 
 
-def _replay(images: list[str], live: ScoringClient, new: ScoringClient, environment: str) -> tuple[Pair, ...]:
-    """Both answers to each image that is still there."""
+def _fetch(environment: Environment, images: int) -> dict[str, bytes]:
+    """The newest images by URL, all of them before the first is replayed: newer ones take their places."""
+    urls = newest_images(records_store(environment.name, get_settings()), environment.name, images)
+    fetched: dict[str, bytes] = {}
+    room = FETCHED_BYTES
+    with ThreadPoolExecutor(READERS, thread_name_prefix="images") as pool:
+        for url, content in zip(urls, pool.map(read_image, urls), strict=True):
+            if content is None:
+                continue
+            room -= len(content)
+            if room < 0:
+                break
+            fetched[url] = content
+    return fetched
+
+
+def _replay(images: Mapping[str, bytes], live: ScoringClient, new: ScoringClient, environment: str) -> tuple[Pair, ...]:
+    """Both answers to each image."""
     progress = Progress(f"shadow-progress-{environment}", f"{len(images)} images are replayed")
     trace = traceparent()
 
-    def compare(image: str) -> Pair | None:
-        content = read_image(image)
-        if content is None:
-            return None
-        return Pair(image=image, live=_answer(live, content, trace), candidate=_answer(new, content, trace))
+    def compare(url: str) -> Pair:
+        image = images[url]
+        return Pair(image=url, live=_answer(live, image, trace), candidate=_answer(new, image, trace))
 
     pairs = []
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="shadow") as pool:
         for done, pair in enumerate(pool.map(compare, images), start=1):
             pairs.append(pair)
             progress.update(done, len(images))
-    return tuple(pair for pair in pairs if pair is not None)
+    return tuple(pairs)
 
 
 def _answer(client: ScoringClient, image: bytes, trace: str) -> Answer:
@@ -108,7 +123,7 @@ def _answer(client: ScoringClient, image: bytes, trace: str) -> Answer:
 
 def _no_images(environment: Environment) -> str:
     return (
-        f"No image of {environment.name} is kept yet. Its endpoint keeps {environment.sample_images} "
+        f"No image of {environment.name} is kept. Its endpoint keeps {environment.sample_images} "
         f"(`sample_images`) of {environment.sample_rate:.0%} of the requests (`sample_rate`) as they come, once it was "
         "started with these keys of the environment's file."
     )
@@ -125,13 +140,15 @@ def _nothing_compared(candidate: Candidate, environment: Environment, why: str) 
     return Shadowed(environment=environment.name, images=0, warning=why)
 
 
-def _show(agreement: Agreement, live: LiveModel, candidate: Candidate, environment: str, gate: Shadow) -> None:
-    few = (
-        f" (`gates.shadow.images` is {gate.images}; no more are kept yet)" if len(agreement.pairs) < gate.images else ""
-    )
+def _show(
+    agreement: Agreement, images: Mapping[str, bytes], live: LiveModel, candidate: Candidate, environment: Environment
+) -> None:
+    gate, count = environment.gates.shadow, len(agreement.pairs)
+    assert gate is not None
+    few = f" (`gates.shadow.images` is {gate.images}; no more are kept)" if count < gate.images else ""
     outcome = "agrees" if agreement.share >= gate.min_agreement else "disagrees"
     facts: list[tuple[object, ...]] = [
-        ("images", f"{len(agreement.pairs)}{few}"),
+        ("images", f"{count}{few}"),
         ("same label", f"{agreement.share:.1%}, at least {gate.min_agreement:.1%} is wanted"),
         ("mean distance of the probabilities", f"{agreement.distance:.3f} (0 to 1, total variation)"),
         ("live", f"{_label(live)} `{live.digest[:12]}`"),
@@ -140,15 +157,15 @@ def _show(agreement: Agreement, live: LiveModel, candidate: Candidate, environme
     changes: list[tuple[object, ...]] = [*agreement.changes()[:SHOWN_CHANGES]]
     disagreements = table(("live answers", "candidate answers", "images"), changes)
     create_markdown_artifact(
-        key=f"shadow-{environment}",
-        description=f"Shadow in {environment}: {outcome} on {agreement.share:.1%} of {len(agreement.pairs)} images",
-        markdown=f"# Shadow of {_label(candidate.model)} in {environment}\n\n{table(('', ''), facts)}\n\n"
+        key=f"shadow-{environment.name}",
+        description=f"Shadow in {environment.name}: {outcome} on {agreement.share:.1%} of {count} images",
+        markdown=f"# Shadow of {_label(candidate.model)} in {environment.name}\n\n{table(('', ''), facts)}\n\n"
         + (f"## Where they disagree\n\n{disagreements}\n" if agreement.disagreements else ""),
     )
     if agreement.disagreements:
-        shown = [(pair, read_image(pair.image) or b"") for pair in agreement.disagreements[:SHOWN_IMAGES]]
+        shown = [(pair, images[pair.image]) for pair in agreement.disagreements[:SHOWN_IMAGES]]
         picture(
-            f"shadow-images-{environment}",
+            f"shadow-images-{environment.name}",
             shadow_sheet(shown),
             f"{len(shown)} of {len(agreement.disagreements)} images on which they disagree, furthest apart first",
         )

@@ -3,6 +3,7 @@
 import hashlib
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -80,11 +81,8 @@ def test_no_more_than_the_limit_stay_in_the_store_and_those_of_others_are_left_a
 def test_two_containers_that_remove_the_same_images_do_so_once(bench, cloud, spool):
     keep(spool, *range(12))
     ship_images(spool, container())
-    threads = [threading.Thread(target=keep_newest, args=(container(), "test", 3)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: keep_newest(container(), "test", 3), range(3)))
     assert len(in_store()) == 3
 
 

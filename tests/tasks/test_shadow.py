@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prefect.artifacts import Artifact
 
+import tasks.shadow as module
 from infra.backend import endpoint, ledger, secrets
 from infra.environments import endpoint_key
 from infra.errors import CandidateFailed, EndpointUnreachable
@@ -20,6 +21,7 @@ from tasks.pipeline import pipeline
 from tasks.shadow import shadow
 from tasks.smoke_test import smoke_test
 from tests.bundles import colour_image, make_bundle
+from tests.infra.load import Load
 from tests.infra.local_endpoint import eventually
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -165,7 +167,7 @@ def test_without_images_or_a_live_version_it_passes_with_a_warning_that_names_th
     candidate = world.deploy(2)
     found = shadowed(candidate)
     assert found.images == 0
-    assert "No image of test is kept yet" in found.warning
+    assert "No image of test is kept" in found.warning
     for text in ("`sample_images`", "`sample_rate`", "Warning: nothing was compared"):
         assert text in report().data
     world.images.mkdir(parents=True)
@@ -183,7 +185,44 @@ def test_an_image_that_is_damaged_or_gone_is_left_out(world):
     damaged.write_bytes(damaged.read_bytes()[:100])
     found = shadowed(world.deploy(2))
     assert (found.images, found.agreement) == (KEPT - 1, 1.0)
-    assert "no more are kept yet" in report().data
+    assert "no more are kept" in report().data
+
+
+def test_clients_of_the_live_version_notice_nothing(world):
+    world.go_live()
+    world.client()
+    candidate = world.deploy(2, bias=ALWAYS_BLUE)
+    key = secrets("test", get_settings()).get(endpoint_key("test"))
+    with Load(int(world.endpoint.status().url.rpartition(":")[2]), key.get_secret_value()) as load:
+        state = shadowed(candidate, return_state=True)
+    assert state.name == "ShadowDisagrees"
+    assert load.failures == []
+    assert load.answers > 20
+    assert {version for versions, _ in load.connections for version in versions} == {1}
+
+
+def test_images_that_newer_ones_replace_meanwhile_are_compared_all_the_same(world, monkeypatch):
+    world.go_live()
+    world.client()
+    candidate = world.deploy(2, bias=ALWAYS_BLUE)
+    replay = module._replay
+
+    def replaced(*args):
+        for path in world.images.iterdir():
+            path.unlink()
+        return replay(*args)
+
+    monkeypatch.setattr(module, "_replay", replaced)
+    assert "30.0% of 10 images" in shadowed(candidate, return_state=True).message
+    assert Artifact.get("shadow-images-test").description.startswith("7 of 7 images")
+
+
+def test_no_more_images_are_held_than_fit_the_memory(world, monkeypatch):
+    world.go_live()
+    world.client()
+    sizes = [path.stat().st_size for path in world.images.iterdir()]
+    monkeypatch.setattr(module, "FETCHED_BYTES", sum(sorted(sizes)[:5]) - 1)
+    assert 0 < shadowed(world.deploy(2)).images < 5
 
 
 def test_a_candidate_that_refuses_what_the_live_version_scores_disagrees(world, monkeypatch):
@@ -191,18 +230,17 @@ def test_a_candidate_that_refuses_what_the_live_version_scores_disagrees(world, 
     world.client()
     candidate = world.deploy(2)
     refusing = _refuses_from(candidate.url)
-    monkeypatch.setattr("tasks.shadow._answer", refusing)
+    monkeypatch.setattr(module, "_answer", refusing)
     assert shadowed(candidate, return_state=True).name == "ShadowDisagrees"
     assert "| red | refused: broken-image | 7 |" in report().data
 
 
 def _refuses_from(url):
-    from tasks.shadow import _answer
+    answer = module._answer
+    return lambda client, image, trace: answer(client, b"no image" if client._url == url else image, trace)
 
-    return lambda client, image, trace: _answer(client, b"no image" if client._url == url else image, trace)
 
-
-@pytest.mark.parametrize(("where", "times"), [("read_image", 4), ("note", 1)])
+@pytest.mark.parametrize(("where", "times"), [("_answer", 7), ("note", 1)])
 def test_killed_in_the_middle_it_ends_likewise_when_it_is_run_again(world, where, times):
     world.go_live()
     world.client()
