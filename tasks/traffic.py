@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final
 
+from infra.errors import EndpointUnreachable
 from infra.gates import Canary, Watch
 from infra.ports import Endpoint, RunningVersion
 from infra.traffic import Follower, Traffic, exceeded, latency_ms
@@ -25,11 +26,14 @@ class Addresses:
     def now(self, *, again: bool = False) -> Mapping[str, RunningVersion]:
         """At most some seconds old; asked for `again` where one of them is silent: it may have moved.
 
-        Raises: as `Endpoint.versions` does.
+        Raises:
+            EndpointUnreachable: The endpoint as a whole was stopped, which is no version's fault.
         """
         if again or monotonic() - self._asked >= ADDRESS_SECONDS:
             self._versions = {version.role: version for version in self._target.versions()}
             self._asked = monotonic()
+            if not self._versions and self._target.status().state == "stopped":
+                raise EndpointUnreachable(f"The endpoint of {self._target.environment} was stopped.")
         return self._versions
 
 

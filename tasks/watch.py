@@ -65,7 +65,6 @@ class _Watched:
         self._digest = live.model.digest
         self._environment = environment
         self._limits = limits
-        self._target = target
         self._addresses = Addresses(target)
         self._compared: Traffic | None = None
 
@@ -99,8 +98,6 @@ class _Watched:
 
     def _look(self, *, again: bool = False) -> None:
         versions = self._addresses.now(again=again or bool(self.follower.silent))
-        if not versions and self._target.status().state == "stopped":
-            raise EndpointUnreachable(f"The endpoint of {self._environment.name} was stopped while it was watched.")
         live = versions.get("live")
         self.replaced = live is not None and live.model.digest != self._digest
         if not self.replaced:

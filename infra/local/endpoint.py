@@ -116,6 +116,8 @@ class LocalEndpoint:
 
     def split(self, candidate: Candidate, share: float) -> None:
         with self._files.locked():
+            if not share and self._files.supervisor_pid() is None:
+                return  # it ended with the supervisor
             self._ensure_supervisor()
             self._ask("split", seconds=START_SECONDS, handle=candidate.handle, share=share)
 

@@ -29,6 +29,7 @@ class Load:
     port: int
     key: str
     tls: ssl.SSLContext | None = None
+    image: bytes = IMAGE
     failures: list[str] = field(default_factory=list)
     connections: list[tuple[list[int], bool]] = field(default_factory=list)
     answers: int = 0
@@ -84,7 +85,7 @@ class Load:
         answered: list[int] = []
         closed = False
         while not closed and not self._stop.is_set():
-            connection.request("POST", "/score", IMAGE, self._headers())
+            connection.request("POST", "/score", self.image, self._headers())
             answer = connection.getresponse()
             self._note(answer.status, answer.read(), answered)
             closed = answer.will_close
@@ -95,7 +96,7 @@ class Load:
         """A connection a request."""
         connection = self._connection()
         answered: list[int] = []
-        connection.request("POST", "/score", IMAGE, {**self._headers(), "Connection": "close"})
+        connection.request("POST", "/score", self.image, {**self._headers(), "Connection": "close"})
         answer = connection.getresponse()
         self._note(answer.status, answer.read(), answered)
         connection.close()
@@ -104,11 +105,11 @@ class Load:
     def _raw(self) -> None:
         """Connects first and sends later, as a browser's preconnect does."""
         lines = [f"{name}: {value}" for name, value in self._headers().items()]
-        head = "\r\n".join(["POST /score HTTP/1.1", "Host: x", f"Content-Length: {len(IMAGE)}", *lines, "", ""])
+        head = "\r\n".join(["POST /score HTTP/1.1", "Host: x", f"Content-Length: {len(self.image)}", *lines, "", ""])
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=20)
         with self.tls.wrap_socket(plain, server_hostname="127.0.0.1") if self.tls else plain as connection:
             self._stop.wait(0.05)
-            connection.sendall(head.encode() + IMAGE)
+            connection.sendall(head.encode() + self.image)
             answer = http.client.HTTPResponse(connection)
             answer.begin()
             answered: list[int] = []
@@ -122,5 +123,7 @@ class Load:
             for _ in range(20):
                 if self._stop.is_set():
                     return
-                answer = client.post(f"{scheme}://127.0.0.1:{self.port}/score", content=IMAGE, headers=self._headers())
+                answer = client.post(
+                    f"{scheme}://127.0.0.1:{self.port}/score", content=self.image, headers=self._headers()
+                )
                 self._note(answer.status_code, answer.content, [])
