@@ -195,7 +195,7 @@ def test_a_renewed_certificate_is_shown_to_new_connections_and_no_request_is_los
     with program(told, tmp_path / "run", trusting=authority.trusting) as container:
         container.ready()
         assert authority.shown(config.port) == first
-        with Load(config.port, key(cloud).get_secret_value(), authority.trusting) as load:
+        with Load(config.port, key(cloud).get_secret_value(), tls=authority.trusting) as load:
             renewed = authority.renew()
             container.signal(signal.SIGHUP)
             eventually(lambda: authority.shown(config.port) == renewed, 60)
