@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
@@ -23,7 +24,8 @@ class Load:
     Attributes:
         tls: What to trust, where the endpoint speaks HTTPS.
         failures: What went wrong, in words.
-        versions: Per connection, the versions that answered on it, in order; and whether its last answer closed it.
+        by_version: Answers by the version that gave them.
+        connections: Per connection, the versions that answered on it, in order; and whether its last answer closed it.
     """
 
     port: int
@@ -33,6 +35,7 @@ class Load:
     failures: list[str] = field(default_factory=list)
     connections: list[tuple[list[int], bool]] = field(default_factory=list)
     answers: int = 0
+    by_version: Counter[int] = field(default_factory=Counter)
 
     def __enter__(self) -> Self:
         self._stop = threading.Event()
@@ -72,7 +75,9 @@ class Load:
         if status != 200:
             self.failures.append(f"{status}: {body[:200]!r}")
         else:
-            answered.append(json.loads(body)["model"]["version"])
+            version = json.loads(body)["model"]["version"]
+            answered.append(version)
+            self.by_version[version] += 1
 
     def _connection(self) -> http.client.HTTPConnection:
         if self.tls is None:
