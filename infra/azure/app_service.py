@@ -13,6 +13,7 @@ from infra.azure.blobs import blob_service
 from infra.azure.container_config import PREFIX
 from infra.azure.container_log import last_words
 from infra.azure.failures import azure_errors
+from infra.azure.preflight import preflight, web_app_checks
 from infra.azure.scoring_environment import BUNDLES, PORT, ScoringEnvironment, Waiting, gone
 from infra.azure.web_app import HANDLE, LIVE_COOKIE, PRODUCTION, SLOT, Place, WebApp
 from infra.environments import Environment
@@ -113,6 +114,9 @@ class AppServiceEndpoint:
             self._settle()
             if self._app.place(SLOT).handle == candidate.handle and candidate.handle not in self._released():
                 self._empty()
+
+    def preflight(self) -> Sequence[str]:
+        return preflight(self._target, lambda: web_app_checks(self._target, self._app))
 
     def versions(self) -> Sequence[RunningVersion]:
         app, slot, released = self._app.place(PRODUCTION), self._app.place(SLOT), self._released()

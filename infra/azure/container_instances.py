@@ -10,6 +10,7 @@ from infra.azure.container_definition import GroupDefinition
 from infra.azure.container_groups import Colour, ContainerGroups, Group, Groups
 from infra.azure.container_traffic import ContainerTraffic
 from infra.azure.failures import azure_errors
+from infra.azure.preflight import container_checks, preflight
 from infra.azure.routers import Router, router_of
 from infra.azure.scoring_environment import ScoringEnvironment, Waiting, gone
 from infra.environments import Environment
@@ -100,6 +101,9 @@ class ContainerInstancesEndpoint:
             if waiting is not None and waiting.handle == candidate.handle:
                 self._groups.delete(waiting.colour)
 
+    def preflight(self) -> Sequence[str]:
+        return preflight(self._target, lambda: container_checks(self._target, self._groups))
+
     def versions(self) -> Sequence[RunningVersion]:
         groups, router = self._groups.all(), self._router
         found: dict[RunningRole, Group | None] = {
@@ -114,10 +118,7 @@ class ContainerInstancesEndpoint:
         ]
 
     def split(self, candidate: Candidate, share: float) -> None:
-        """The share is of the clients that ask for the endpoint's name, within some seconds; not of connections.
-
-        One that never asks again stays where it is, so few clients make a coarse share.
-        """
+        """The share is of the clients that ask for the endpoint's name: few clients make a coarse share."""
         with self._target.exclusive():
             groups = self._traffic.settled() if share else self._traffic.undivided()
             live, waiting = groups.live, groups.candidate

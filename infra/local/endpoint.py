@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from infra.correlation import correlation_id
 from infra.environments import Environment, endpoint_key
 from infra.errors import AccessDenied, EndpointUnreachable, NothingToRollBackTo, PlatformError
+from infra.local.checks import check_disk, check_memory, check_port
 from infra.local.control import ask, rebuilt
 from infra.local.endpoint_state import EndpointFiles, SupervisorConfig
 from infra.local.log_file import tail
@@ -26,6 +27,8 @@ from infra.scoring_client import ScoringClient
 from infra.settings import PROJECT, Settings
 
 QUICK_SECONDS: Final = 3.0
+VERSION_MEMORY: Final = 512 * 1024**2
+"""A scoring process takes about 220 MB; its bundle is read once more while it starts."""
 START_SECONDS: Final = 150.0
 STOP_SECONDS: Final = 30.0
 
@@ -39,6 +42,7 @@ class LocalEndpoint:
 
     def __init__(self, environment: Environment, settings: Settings, secrets: SecretStore) -> None:
         self._environment = environment
+        self._settings = settings
         self._host = settings.host
         self._port = settings.endpoint_base_port + environment.port_offset
         self._secrets = secrets
@@ -120,6 +124,12 @@ class LocalEndpoint:
                 return  # it ended with the supervisor
             self._ensure_supervisor()
             self._ask("split", seconds=START_SECONDS, handle=candidate.handle, share=share)
+
+    def preflight(self) -> Sequence[str]:
+        findings = [check_disk(self._files.directory), check_memory(VERSION_MEMORY, "Close other programs.")]
+        if self._files.supervisor_pid() is None:
+            findings.append(check_port(self._settings, self.environment, self._port, "AHC_ENDPOINT_BASE_PORT"))
+        return [finding.sentence for finding in findings if finding.blocks]
 
     def rollback(self) -> LiveModel:
         with self._files.locked():
