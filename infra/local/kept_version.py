@@ -15,6 +15,7 @@ BACKOFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 120.0
 TAKING_SECONDS: Final = 5.0
+"""Whoever has not taken a connection for so long hangs."""
 
 log = logging.getLogger("supervisor")
 
@@ -71,9 +72,10 @@ class KeptVersion:
         return self.ready
 
     def retire(self) -> None:
-        """Close each connection with its next answer."""
+        """Close each connection with its next answer; what it was handed and doesn't take goes elsewhere."""
         self._retired = True
         self.command("retire")
+        self._check = asyncio.create_task(self._end_if_hanging())
 
     def resume(self) -> None:
         self._retired = False
@@ -88,10 +90,6 @@ class KeptVersion:
         self.keep = False
         self.retire()
         self.command("drain")
-        done, _ = await asyncio.wait({self._task}, timeout=TAKING_SECONDS)
-        if not done and self.process is not None and not self.process.took_all:
-            # It hangs. What it has not taken goes to the live version; what it has is lost either way.
-            self.process.kill()
         done, _ = await asyncio.wait({self._task}, timeout=DRAIN_SECONDS)
         if not done:
             await self.stop()
@@ -115,6 +113,12 @@ class KeptVersion:
             "restarts": self.restarts,
             "failure": self.failure,
         }
+
+    async def _end_if_hanging(self) -> None:
+        process = self.process
+        await asyncio.sleep(TAKING_SECONDS)
+        if process is not None and self._retired and not process.took_all:
+            process.kill()
 
     async def _run(self) -> None:
         attempt = 0
