@@ -1,0 +1,195 @@
+"""The page on which a person decides about a release, as Markdown."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from infra.backend import backend_of, ledger, registry, tracker
+from infra.environments import Environment, environment_names
+from infra.ports import Frozen, RegisteredModel
+from infra.settings import get_settings
+from model.bundle import open_bundle
+from model.metrics import difference_interval
+from tasks.artifacts import table
+
+if TYPE_CHECKING:
+    from model.evaluation import Assessment, Comparison, Evaluation
+
+Rows = list[tuple[object, ...]]
+
+
+class Opponent(Frozen):
+    """The live version that a candidate would replace."""
+
+    told: str
+    model: RegisteredModel | None = None
+
+
+def evidence_page(
+    model: RegisteredModel,
+    environment: Environment,
+    started_by: str,
+    opponent: Opponent,
+    assessment: "Assessment | None",
+    problem: str,
+) -> str:
+    """Everything that is known of a candidate; what isn't known is said.
+
+    Args:
+        model: The candidate.
+        environment: Where it is to go live.
+        started_by: Who started the release.
+        opponent: What is live there.
+        assessment: Both on the same images; None where they couldn't be measured.
+        problem: Why not.
+    """
+    sections = (
+        ("Beside what is live", _measured(model, opponent, assessment, problem)),
+        ("What it costs", _told(lambda: _cost(environment))),
+        ("What it was made from", _told(lambda: _lineage(model))),
+        ("What happened to it before", _told(lambda: _before(model, environment))),
+    )
+    return f"# {model.label} to {environment.name}?\n\n{_how_to_decide(environment, started_by)}\n\n" + "\n\n".join(
+        f"## {title}\n\n{text}" for title, text in sections
+    )
+
+
+def _told(section: Callable[[], str]) -> str:
+    try:
+        return section()
+    except Exception as error:  # noqa: BLE001 - what can't be found out is said, and keeps nobody from deciding
+        return f"Not known: {error}"
+
+
+def _how_to_decide(environment: Environment, started_by: str) -> str:
+    gates = environment.gates
+    who = ", ".join(gates.approvers) or "Anybody"
+    but = f" Not {started_by}, who started it: another person approves." if gates.four_eyes else ""
+    return (
+        "Decide with the form of this run (Resume), or with\n\n```sh\n"
+        'ahc approve RUN --by YOU --reason "..."\nahc reject RUN --by YOU --reason "..."\n```\n\n'
+        f"Started by {started_by}. {who} may decide, within {gates.approval_hours:g} hours.{but}"
+    )
+
+
+def _measured(model: RegisteredModel, opponent: Opponent, assessment: "Assessment | None", problem: str) -> str:
+    if assessment is None:
+        known: Rows = [(name.removeprefix("metric."), value) for name, value in _metrics(model)]
+        when = "Measured when it was registered:\n\n" + table(("", model.label), known) if known else ""
+        return f"{opponent.told}\n\n**It couldn't be measured again.** {problem}\n\n{when}".rstrip()
+    columns = {model.label: assessment.challenger}
+    if assessment.champion is not None and opponent.model is not None:
+        columns[f"{opponent.model.label}, live"] = assessment.champion
+    numbers = table(("", *columns), _numbers(list(columns.values())))
+    compared = f"\n\n{_paired(assessment.comparison)}" if assessment.comparison else ""
+    return (
+        f"{opponent.told} Measured on the {assessment.challenger.images} test images of data version "
+        f"`{model.tags.get('data_version', '?')}`.\n\n{numbers}{compared}"
+    )
+
+
+def _metrics(model: RegisteredModel) -> list[tuple[str, str]]:
+    return sorted((name, value) for name, value in model.tags.items() if name.startswith("metric."))
+
+
+def _numbers(models: "list[Evaluation]") -> Rows:
+    return [
+        ("accuracy (95 %)", *(str(each.accuracy) for each in models)),
+        ("balanced accuracy", *(f"{each.macro_recall:.3f}" for each in models)),
+        ("calibration error", *(f"{each.ece:.3f}" for each in models)),
+        (
+            "latency of one image, here",
+            *(
+                f"{each.latency.median:.1f} ms (p95 {each.latency.p95:.1f})" if each.latency else "not measured"
+                for each in models
+            ),
+        ),
+        ("size", *(f"{each.size_bytes / 1e6:.1f} MB" for each in models)),
+    ]
+
+
+def _paired(comparison: "Comparison") -> str:
+    overall = comparison.overall
+    difference = difference_interval(overall)
+    labels: Rows = [
+        (label, counts.images, counts.wins, counts.losses)
+        for label, counts in comparison.per_class.items()
+        if counts.wins or counts.losses
+    ]
+    changes = [
+        f"{word} {', '.join(names)}"
+        for word, names in (("New labels:", comparison.added), ("Labels that are gone:", comparison.removed))
+        if names
+    ]
+    return "\n\n".join(
+        (
+            f"They answer {comparison.differ} of {overall.images} images differently. Only the candidate is right on "
+            f"{overall.wins}, only the live version on {overall.losses}: accuracy {difference.value:+.1%} (90 % "
+            f"interval {difference.low:+.1%} to {difference.high:+.1%}).",
+            *changes,
+            *([table(("label", "images", "only candidate right", "only live right"), labels)] if labels else []),
+        )
+    )
+
+
+def _cost(environment: Environment) -> str:
+    settings = get_settings()
+    if backend_of(environment.name, settings) == "local":
+        return "It runs on this machine and costs nothing more."
+    from infra.azure.costs import estimate
+    from infra.azure.templates import compose
+
+    costs = estimate(compose(environment.name, settings))
+    return (
+        f"About {costs.total:.0f} {costs.currency} a month for all of {environment.name}, whichever version is live "
+        f"(list prices of {costs.as_of} for {costs.region})."
+    )
+
+
+def _lineage(model: RegisteredModel) -> str:
+    settings = get_settings()
+    made = open_bundle(registry(settings).download(model, settings.path("verified")), digest=model.digest).lineage
+    tags = model.tags
+    run = tags.get("mlflow_run", "")
+    rows: Rows = [
+        ("data version", f"`{made.data_version}`"),
+        ("manifest", f"`{made.data_uri}`"),
+        ("code", f"`{made.code}`"),
+        ("configuration", f"`{made.config_hash}`"),
+        ("seed", made.seed),
+        ("trained by", tags.get("trained_by", "not recorded")),
+        ("MLflow run", _told(lambda: f"[{run}]({tracker(settings).link(run)})") if run else "not recorded"),
+        ("build or run", f"`{tags.get('correlation_id') or 'not recorded'}`"),
+        ("registered", f"{model.created:%Y-%m-%d %H:%M} UTC"),
+        ("digest", f"`{model.digest}`"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in made.environment.items())),
+        ("verdict", f"{tags.get('verdict')}: {tags.get('verdict_reason', '')}"),
+    ]
+    return table(("", ""), rows)
+
+
+def _before(model: RegisteredModel, environment: Environment) -> str:
+    """What the ledger tells of these bytes, in the order of the environments."""
+    settings = get_settings()
+    names = environment_names(settings.environments)
+    rows: Rows = [
+        (
+            event.environment,
+            f"{event.at:%Y-%m-%d %H:%M} UTC",
+            event.kind,
+            event.by,
+            event.reason,
+            _details(event.details),
+        )
+        for name in names[: names.index(environment.name) + 1]
+        for event in ledger(settings).events(name)
+        if event.model.digest == model.digest
+    ]
+    return table(("environment", "when", "what", "by", "why", "figures"), rows)
+
+
+def _details(details: dict[str, object]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {json.dumps(value, default=str).strip(chr(34))}"
+        for name, value in details.items()
+    )
