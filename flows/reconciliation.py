@@ -3,7 +3,9 @@
 from tasks.pipeline import pipeline
 from tasks.reconciled import Reconciled, show_reconciliation
 from tasks.reconciliation import end_notices, find_due, note_expired_releases, start_releases, take_notices
-from tasks.repair import repair_environments
+from tasks.repair import Repaired, repair_environments
+
+NOTHING = Repaired()
 
 
 @pipeline("reconciliation", "reconciliation", keep_result=True)
@@ -13,11 +15,10 @@ def reconciliation(repair: bool = False) -> Reconciled:
     Args:
         repair: First let registry and ledger say what the endpoints run, and start those that are stopped.
     """
-    if repair:
-        repair_environments()
+    repaired = repair_environments() if repair else NOTHING
     taken = take_notices()
     note_expired_releases()
     found = find_due()
     releases = start_releases(found)
     end_notices(taken)
-    return show_reconciliation(found, releases)
+    return show_reconciliation(found, releases, repaired)

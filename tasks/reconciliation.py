@@ -7,9 +7,11 @@ from typing import Final
 from prefect import get_run_logger
 from pydantic import Field
 
+from infra.agreement import differences
 from infra.backend import endpoint, ledger, notices, registry
 from infra.environments import environment_names, load_environment
 from infra.errors import ConfigurationError, ModelNotFound, PlatformError
+from infra.ledger import SERVING
 from infra.notices import Notice
 from infra.ports import EndpointStatus, Frozen
 from infra.settings import get_settings
@@ -32,6 +34,9 @@ class Due(Result):
     """What becomes of each environment."""
 
     decisions: tuple[Decision, ...]
+    differences: dict[str, tuple[str, ...]] = Field(
+        description="By environment, where registry and ledger say something else than its endpoint."
+    )
 
 
 class Started(Frozen):
@@ -99,7 +104,17 @@ def find_due() -> Due:
     decisions = due(promoted, situations, under_way(), datetime.now(UTC))
     for decision in decisions:
         get_run_logger().info("%s: %s.", decision.environment, decision.why)
-    return Due(decisions=tuple(decisions))
+    return Due(decisions=tuple(decisions), differences={item.environment.name: _differing(item) for item in situations})
+
+
+def _differing(place: Situation) -> tuple[str, ...]:
+    live, name = place.endpoint.live, place.environment.name
+    champion = registry(get_settings()).champion(live.name, name) if live else None
+    said = next((event for event in reversed(place.events) if event.kind in SERVING), None)
+    found = tuple(differences(place.endpoint, said, champion))
+    for line in found:
+        get_run_logger().warning("%s: %s", name, line)
+    return found
 
 
 def _situation(name: str) -> Situation:

@@ -1,19 +1,28 @@
-"""Repair: what an endpoint runs is the truth, and registry and ledger are made to say the same."""
+"""Repair: what an endpoint runs is the truth; registry and ledger are made to say the same."""
+
+from collections.abc import Iterator
+from typing import Final
 
 from prefect import get_run_logger
+from pydantic import Field
 
+from infra.agreement import ledger_difference, registry_difference
+from infra.backend import endpoint, ledger, registry
 from infra.environments import environment_names
+from infra.errors import NotProvisioned, PlatformError
+from infra.ledger import last_word
 from infra.settings import get_settings
+from tasks.ledger import note
 from tasks.stage import Result, stage
 
-REPAIR = "repair"
-"""Who writes the events."""
+BY: Final = "repair"
+"""Who corrects the ledger."""
 
 
 class Repaired(Result):
-    """What was done, a sentence for each environment and difference."""
+    """What was done."""
 
-    done: tuple[str, ...] = ()
+    done: tuple[str, ...] = Field(default=(), description="A sentence each.")
 
 
 @stage("Repair", "bring records and endpoints together", always=True)
@@ -21,14 +30,37 @@ def repair_environments() -> Repaired:
     """Start endpoints that are stopped, then let registry and ledger say what each runs.
 
     Raises:
-        LedgerBroken: A ledger is not whole; nothing is written into it.
-        ModelNotFound: An endpoint runs a version that the registry doesn't have.
+        PlatformError: The first of an environment that couldn't be repaired, such as LedgerBroken; the others are.
     """
-    done = [sentence for name in environment_names(get_settings().environments) for sentence in _repair(name)]
-    for sentence in done:
-        get_run_logger().info("%s.", sentence)
+    done, problems = [], []
+    for name in environment_names(get_settings().environments):
+        try:
+            for sentence in _repair(name):
+                get_run_logger().info("%s: %s.", name, sentence)
+                done.append(f"{name}: {sentence}")
+        except NotProvisioned:
+            continue
+        except PlatformError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
     return Repaired(done=tuple(done))
 
 
-def _repair(name: str) -> list[str]:
-    return []
+def _repair(name: str) -> Iterator[str]:
+    settings = get_settings()
+    place, models, events = endpoint(name, settings), registry(settings), ledger(settings)
+    status, said = place.status(), last_word(events, name)
+    if status.state == "stopped" and said is not None:
+        status = place.start()
+        yield f"its endpoint was stopped, and is {status.state}"
+    live = status.live
+    if live is None:
+        return
+    if registry_difference(status, models.champion(live.name, name)):
+        models.set_champion(models.get(live.name, live.version), name)
+        yield f"the registry names {live.name} v{live.version} as its champion"
+    if ledger_difference(status, said):
+        before = f"{said.model.name} v{said.model.version}" if said else "nothing"
+        note(name, "repaired", live, by=BY, reason=f"the endpoint runs it; the ledger said {before}")
+        yield f"the ledger says that it runs {live.name} v{live.version}"

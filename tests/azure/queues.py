@@ -17,6 +17,7 @@ import httpx
 import trustme
 from azure.core.credentials import AccessToken
 
+from infra.notices import Notice
 from tests.azure.bench import BENCH
 
 ACCOUNT = "devstoreaccount1"
@@ -42,6 +43,20 @@ def _encoded(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
+def event(name: str, version: int) -> str:
+    """As Event Grid puts it into a queue: a CloudEvent in base64."""
+    content = {
+        "specversion": "1.0",
+        "id": "831e1650-001e-001b-66ab-eeb76e069631",
+        "type": "Microsoft.MachineLearningServices.ModelRegistered",
+        "source": "/subscriptions/1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/mlw",
+        "subject": f"models/{name}:{version}",
+        "time": "2026-11-24T12:00:00Z",
+        "data": {"ModelName": name, "ModelVersion": version, "ModelTags": {}, "ModelProperties": {}},
+    }
+    return base64.b64encode(json.dumps(content).encode()).decode()
+
+
 class QueueService:
     """What a test does to the queues that the code under test reads."""
 
@@ -65,10 +80,10 @@ class QueueService:
     def peek(self, queue: str) -> str:
         return self._send("GET", f"{queue}/messages?peekonly=true&numofmessages=32")
 
-    def show_again(self, queue: str, message: str, receipt: str) -> None:
+    def show_again(self, queue: str, notice: Notice) -> None:
         """As if the time had passed in which a taken message is hidden."""
-        body = "<QueueMessage><MessageText>{}</MessageText></QueueMessage>"
-        self._send("PUT", f"{queue}/messages/{message}?popreceipt={receipt}&visibilitytimeout=0", body)
+        body = f"<QueueMessage><MessageText>{notice.text}</MessageText></QueueMessage>"
+        self._send("PUT", f"{queue}/messages/{notice.id}?popreceipt={notice.receipt}&visibilitytimeout=0", body)
 
     def _send(self, method: str, path: str, body: str = "") -> str:
         headers = {

@@ -1,7 +1,6 @@
 """Notices of registered models, on a real queue service (Azurite's)."""
 
 import base64
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,23 +9,9 @@ import pytest
 from infra.azure.notices import ASIDE, QUEUE, QueuedNotices
 from infra.errors import NoCredentials
 from tests.azure.bench import missing
-from tests.azure.queues import Identity, QueueService, queue_service
+from tests.azure.queues import Identity, QueueService, event, queue_service
 
 pytestmark = pytest.mark.azure
-
-
-def event(name: str, version: int) -> str:
-    """As Event Grid puts it into a queue: a CloudEvent in base64."""
-    content = {
-        "specversion": "1.0",
-        "id": "831e1650-001e-001b-66ab-eeb76e069631",
-        "type": "Microsoft.MachineLearningServices.ModelRegistered",
-        "source": "/subscriptions/1/resourceGroups/rg/providers/Microsoft.MachineLearningServices/workspaces/mlw",
-        "subject": f"models/{name}:{version}",
-        "time": "2026-11-24T12:00:00Z",
-        "data": {"ModelName": name, "ModelVersion": version, "ModelTags": {}, "ModelProperties": {}},
-    }
-    return base64.b64encode(json.dumps(content).encode()).decode()
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +40,7 @@ def test_a_registered_model_is_told_once_and_comes_back_where_nobody_ended_it(
     [notice] = notices.take()
     assert (notice.name, notice.version, notice.taken) == ("food", 20, 1)
     assert notices.take() == []
-    service.show_again(QUEUE, notice.id, notice.receipt)
+    service.show_again(QUEUE, notice)
     [again] = notices.take()
     assert (again.id, again.taken) == (notice.id, 2)
 
@@ -71,10 +56,10 @@ def test_an_ended_notice_is_gone_and_ending_it_again_is_fine(service: QueueServi
 def test_a_notice_that_another_reader_has_by_now_is_left_to_it(service: QueueService, notices: QueuedNotices) -> None:
     service.put(QUEUE, event("food", 20))
     [notice] = notices.take()
-    service.show_again(QUEUE, notice.id, notice.receipt)
+    service.show_again(QUEUE, notice)
     [again] = notices.take()
     notices.end(notice)
-    service.show_again(QUEUE, again.id, again.receipt)
+    service.show_again(QUEUE, again)
     assert [item.id for item in notices.take()] == [again.id]
 
 

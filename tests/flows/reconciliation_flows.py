@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from infra.backend import registry
+from infra.errors import SmokeTestFailed
 from infra.settings import get_settings
 from tasks.environments import environment_file
 from tasks.events import model_registered
@@ -13,8 +14,10 @@ from tasks.turns import one_release_at_a_time
 
 @pipeline("release", "release {name} v{version} to {environment}")
 def release(name: str, version: int, environment: str, by: str = "") -> None:
-    """Holds its turn until the file `go` is there; writes down who began and who ended."""
+    """Holds its turn until the file `go` is there, and fails where `fail` is; writes down who began and who ended."""
     home = get_settings().home
+    if (home / "fail").exists():
+        raise SmokeTestFailed("It answers nonsense.")
     with one_release_at_a_time(environment_file(environment)):
         _note(home, f"begin v{version} by {by}")
         _wait_for(home / "go")

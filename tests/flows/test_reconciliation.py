@@ -2,21 +2,33 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
+from prefect.exceptions import ObjectNotFound
 
 from deployments.commands.deploy import deploy_files
 from deployments.connection import server
-from infra.backend import registry
+from flows.reconciliation import reconciliation
+from infra.azure.notices import ASIDE, QUEUE, QueuedNotices
+from infra.backend import endpoint, ledger, registry
+from infra.errors import AccessDenied
 from infra.local.platform import Platform
 from infra.local.prefect_env import prefect_environment, use_prefect
-from infra.ports import RegisteredModel
+from infra.notices import Notice
+from infra.ports import LiveModel, RegisteredModel
 from infra.settings import Settings, get_settings
+from tasks.release_runs import start_release
+from tests.azure.bench import missing
+from tests.azure.queues import Identity, QueueService, event, queue_service
 from tests.bundles import make_bundle
 from tests.conftest import free_ports, settings_environment
 
@@ -101,25 +113,33 @@ class House:
         states = [(run.name, run.state_name, run.state.message) for run in self.runs("reconciliation")]
         raise AssertionError(f"no {for_what}: {states}, {self.notes()}")
 
-    def ended(self, run_id: Any) -> Any:
+    def of_deployment(self, flow: str) -> list[Any]:
+        """Without those of this process."""
+        return [run for run in self.runs(flow) if run.deployment_id is not None]
+
+    def ended(self, run_id: Any, *, wait: bool = True) -> Any:
         def final() -> Any:
             with server(self.settings) as client:
                 run = client.read_flow_run(run_id)
+            assert run.state is not None
             return run if run.state.is_final() else None
 
-        return self.wait(final, f"end of {run_id}")
+        return self.wait(final, f"end of {run_id}") if wait else final()
 
-    def reconcile(self, **parameters: Any) -> Any:
-        run = self.ended(self.run("reconciliation/local", **parameters))
-        assert run.state_name == "Completed", run.state
-        return run.state.result(raise_on_failure=False)
+    def run_state(self, run_id: Any) -> str:
+        with server(self.settings) as client:
+            return str(client.read_flow_run(run_id).state_name)
 
     def notes(self) -> list[str]:
         notes = self.settings.home / "notes"
         return notes.read_text().splitlines() if notes.exists() else []
 
     def go(self) -> None:
+        """Let the stand-ins end."""
         (self.settings.home / "go").touch()
+
+    def hold(self) -> None:
+        (self.settings.home / "go").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -143,20 +163,182 @@ def described(runs: list[Any]) -> list[tuple[Any, ...]]:
 
 def test_all_triggers_at_once_start_one_run_also_after_a_restart(house: House, tmp_path: Path) -> None:
     house.register(1, tmp_path)
-    tells = house.run("training/local", name="food", version=1)
-    clocks = [house.run("reconciliation/local") for _ in range(2)]
+    # The registration's event, the clock, and a process of its own.
+    tells, clock = house.run("training/local", name="food", version=1), house.run("reconciliation/local")
+    while not house.ended(clock, wait=False):
+        reconciliation()
     house.ended(tells)
-    for run in clocks:
-        assert house.ended(run).state_name == "Completed"
-    # The registration's event has run a third one.
-    third = house.wait(lambda: house.runs("reconciliation")[2:], "reconciliation by the event")
-    assert house.ended(third[0].id).state_name == "Completed"
+    for run in house.wait(lambda: house.of_deployment("reconciliation")[1:], "reconciliation by the event"):
+        house.ended(run.id)
     assert described(house.runs("release")) == [("test", "food", 1)]
 
     [release] = house.runs("release")
     assert release.parameters["by"] == "trigger"
     assert registry(house.settings).get("food", 1).tags["triggered.test"] == str(release.id)
+    house.go()
+    house.ended(release.id)
     house.stop()
     house.start()
-    house.reconcile()
+    assert house.deploy() == (), "applying twice changes nothing"
+    house.ended(house.run("reconciliation/local"))
     assert [run.id for run in house.runs("release")] == [release.id]
+
+
+def test_what_failed_or_was_deleted_is_not_started_again(house: House, tmp_path: Path) -> None:
+    model = house.register(2, tmp_path)
+    fail = house.settings.home / "fail"
+    fail.touch()
+    [started] = reconciliation().started
+    assert house.ended(started.run).state_name == "SmokeTestFailed"
+    fail.unlink()
+    # The key alone holds, where a killed reconciliation didn't mark the version.
+    assert start_release(model, "test") == started.run
+    for _ in range(2):
+        [decision] = reconciliation().decisions
+        assert decision.model is None
+        assert f"run {started.run[:8]} was started for it before" in decision.why
+        with server(house.settings) as client, suppress(ObjectNotFound):
+            client.delete_flow_run(UUID(started.run))
+    assert described([run for run in house.runs("release") if run.parameters["version"] == 2]) == []
+
+
+def test_a_lifecycle_releases_by_itself_and_what_it_left_is_released_when_it_ended(
+    house: House, tmp_path: Path
+) -> None:
+    house.hold()
+    house.register(3, tmp_path)
+    before = len(house.of_deployment("reconciliation"))
+    lifecycle = house.run("lifecycle/local", data={"source": "food"}, version=3)
+    house.wait(lambda: [run for run in house.runs("training") if run.parent_task_run_id], "registration")
+    [decision] = reconciliation().decisions
+    assert f"the lifecycle {str(lifecycle)[:8]} releases by itself until it ends" in decision.why
+    house.go()
+    assert house.ended(lifecycle).state_name == "Completed"
+    # None by the event of its registration, one by its end.
+    after = house.wait(lambda: house.of_deployment("reconciliation")[before:], "reconciliation after the lifecycle")
+    house.ended(after[0].id)
+    assert len(house.of_deployment("reconciliation")) == before + 1
+    assert described([run for run in house.runs("release") if run.parameters["version"] == 3]) == [("test", "food", 3)]
+
+
+def test_two_releases_to_one_environment_queue(house: House) -> None:
+    house.wait(lambda: all(run.state.is_final() for run in house.runs("release")), "quiet")
+    house.hold()
+    (house.settings.home / "notes").unlink()
+    first = house.run("release/test", name="food", version=11)
+    house.wait(lambda: "begin v11 by " in house.notes(), "first release")
+    second = house.run("release/test", name="food", version=12)
+    house.wait(lambda: house.run_state(second) == "AwaitingConcurrencySlot", "second release in the queue")
+    house.go()
+    house.ended(first)
+    house.ended(second)
+    assert house.notes() == ["begin v11 by ", "end v11", "begin v12 by ", "end v12"]
+
+
+RELEASE = """
+from tests.flows.reconciliation_flows import release
+release("food", {version}, "test")
+"""
+
+
+def test_a_killed_holder_leaves_its_turn_to_the_next_who_was_told_whom_to_wait_for(
+    house: House, tmp_path: Path
+) -> None:
+    """Processes of their own, as those of lifecycles and `ahc run`: the deployment's limit doesn't see them."""
+    house.hold()
+    (house.settings.home / "notes").unlink(missing_ok=True)
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        holder = subprocess.Popen([sys.executable, "-c", RELEASE.format(version=21)], stderr=file)
+        house.wait(lambda: "begin v21 by " in house.notes(), "first release")
+        waiting = subprocess.Popen([sys.executable, "-c", RELEASE.format(version=22)], stderr=file)
+    try:
+        house.wait(lambda: "Waits for its turn in test" in log.read_text(), "word of the wait")
+        assert "now it is that of release food v21 to test" in log.read_text()
+        assert house.notes() == ["begin v21 by "]
+        holder.kill()
+        holder.wait()
+        house.wait(lambda: "begin v22 by " in house.notes(), "turn of the second")
+        house.go()
+        assert waiting.wait(PATIENCE) == 0
+    finally:
+        holder.kill()
+        waiting.kill()
+        waiting.wait()
+
+
+class Queue(QueuedNotices):
+    """Remembers what it gave, so that a test can give it again."""
+
+    def take(self) -> Sequence[Notice]:
+        self.taken = super().take()
+        return self.taken
+
+
+def _unreachable(*_: Any) -> str:
+    raise AccessDenied("The server refuses.")
+
+
+@pytest.mark.azure
+def test_a_notice_is_ended_when_its_release_is_started_and_nonsense_is_put_aside(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := missing():
+        pytest.skip(reason)
+    with queue_service(tmp_path) as service:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(service.certificate))
+        queue = Queue(service.url, Identity())
+        # The backend of one machine has no queue; this one is real.
+        monkeypatch.setattr("tasks.reconciliation.notices", lambda _: queue)
+        monkeypatch.setattr("tasks.reconciliation.TRIES", 3)
+        for name in (QUEUE, ASIDE):
+            service.create(name)
+        service.put(QUEUE, event("food", 4))
+        service.put(QUEUE, "nonsense")
+
+        reconciliation()
+        assert [notice.version for notice in queue.taken] == [4, None]
+        _time_passes(service, queue)
+        model = house.register(4, tmp_path)
+        with monkeypatch.context() as broken:
+            broken.setattr("tasks.reconciliation.start_release", _unreachable)
+            with pytest.raises(AccessDenied):
+                reconciliation()
+        _time_passes(service, queue)
+        assert service.peek(QUEUE).count("<MessageId>") == 2, "nothing is ended before its release is started"
+
+        [started] = reconciliation().started
+        assert (started.environment, started.version) == ("test", model.label)
+        assert "MessageId" not in service.peek(QUEUE)
+        assert "<MessageText>nonsense</MessageText>" in service.peek(ASIDE)
+    assert described([run for run in house.runs("release") if run.parameters["version"] == 4]) == [("test", "food", 4)]
+
+
+def _time_passes(service: QueueService, queue: Queue) -> None:
+    for notice in queue.taken:
+        service.show_again(QUEUE, notice)
+
+
+def test_repair_starts_what_is_stopped_and_lets_the_records_say_what_runs(house: House, tmp_path: Path) -> None:
+    settings = house.settings
+    model = registry(settings).get("food", 1)
+    place = endpoint("test", settings)
+    live = LiveModel(name=model.name, version=model.version, digest=model.digest)
+    place.switch(place.deploy(registry(settings).download(model, tmp_path / "verified"), live))
+    try:
+        found = reconciliation()
+        assert len(found.differences["test"]) == 2, "neither registry nor ledger know of it"
+        assert reconciliation(repair=True).differences == {}
+        champion = registry(settings).champion("food", "test")
+        assert champion is not None
+        assert champion.digest == model.digest
+        [event_] = ledger(settings).events("test")
+        assert (event_.kind, event_.model, event_.by) == ("repaired", live, "repair")
+
+        place.stop()
+        assert reconciliation(repair=True).repaired == ("test: its endpoint was stopped, and is running",)
+        assert place.status().live == live
+        assert reconciliation(repair=True).repaired == ()
+        assert len(ledger(settings).events("test")) == 1
+    finally:
+        place.stop()
