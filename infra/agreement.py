@@ -41,7 +41,7 @@ def registry_difference(status: EndpointStatus, champion: RegisteredModel | None
 
 
 def _difference(live: LiveModel | None, recorded: LiveModel | RegisteredModel | None, where: str, says: str) -> str:
-    if live is None and (recorded is not None and recorded.digest == live.digest):
+    if live is None or (recorded is not None and recorded.digest == live.digest):
         return ""
     record = f"{says} {_label(recorded)}" if recorded else says
     fix = f"The endpoint is right; `{REPAIR}` corrects the {where}."
