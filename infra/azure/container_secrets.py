@@ -35,9 +35,9 @@ def read_keys(config: ContainerConfig) -> tuple[SecretStr, ...]:
     return primary, read_secret(config.key_vault_url, endpoint_key(config.environment, "secondary"))
 
 
-def read_certificate(config: ContainerConfig) -> SecretStr | None:
-    """PEM text of certificate, chain and key, None where TLS isn't wanted; raises as `read_keys`."""
-    return read_secret(config.key_vault_url, config.certificate) if config.certificate else None
+def read_certificate(config: ContainerConfig) -> SecretStr:
+    """PEM text of certificate, chain and key; raises as `read_keys`."""
+    return read_secret(config.key_vault_url, config.certificate)
 
 
 def write_certificate(path: Path, pem: SecretStr) -> None:

@@ -60,7 +60,10 @@ async def prepare(config: ContainerConfig, certificate: Path) -> Needed:
     """
     # One after the other: two threads that both are first to import the SDK can wait for each other for good.
     keys = await _patiently(f"reading the keys in {config.key_vault_url}", lambda: read_keys(config))
-    pem = await _patiently(f"reading {config.certificate or 'nothing'}", lambda: _put_certificate(config, certificate))
+    pem = None
+    if config.certificate:
+        reading = f"reading the secret {config.certificate}"
+        pem = await _patiently(reading, lambda: _put_certificate(config, certificate))
     # In a container the number is always the same: what a run before this one left there goes.
     cache = Path(tempfile.gettempdir(), f"bundle-{os.getpid()}")
     shutil.rmtree(cache, ignore_errors=True)
@@ -69,10 +72,9 @@ async def prepare(config: ContainerConfig, certificate: Path) -> Needed:
     return Needed(bundle, keys, pem)
 
 
-def _put_certificate(config: ContainerConfig, path: Path) -> SecretStr | None:
+def _put_certificate(config: ContainerConfig, path: Path) -> SecretStr:
     pem = read_certificate(config)
-    if pem is not None:
-        write_certificate(path, pem)
+    write_certificate(path, pem)
     return pem
 
 
