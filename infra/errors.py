@@ -237,4 +237,4 @@ class LedgerBroken(PlatformError):
     """An event of the release ledger was edited, removed or added by hand."""
 
     exit_code = 51
-    next_step = "Compare the named file with a backup of the storage, and find out who wrote to it."
+    next_step = "See `ahc ledger`. Put the named file back from a backup of the storage; find out who wrote to it."
