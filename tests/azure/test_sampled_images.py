@@ -13,6 +13,8 @@ from infra.backend import records_store
 from infra.records import ship_records
 from infra.sampled_images import keep_newest, newest_images, read_image, ship_images
 from model.serving.kept_images import KeptImages
+from tasks.environments import environment_file
+from tasks.shadow import _fetch
 from tests.azure.scoring_containers import key, program, published
 from tests.azure.test_records import BLOBS, URL, arrived, leave, quick, spool, working_on
 from tests.bundles import colour_image
@@ -45,6 +47,10 @@ def in_store(environment="test"):
     return {item.removeprefix(prefix) for item in arrived() if item.startswith(prefix)}
 
 
+def waiting(spool):
+    return [path for path in spool.rglob("*") if path.is_file()]
+
+
 def ship(spool, images):
     """What a container's last upload does."""
     ended = threading.Event()
@@ -57,12 +63,21 @@ def test_images_are_uploaded_under_their_names_and_read_back_newest_first(bench,
         keep(spool, number)
         assert ship_images(spool, container()) == 1
         eventually(lambda: _second() > _second_of(name(number)))  # noqa: B023 - blobs know their time to the second
-    assert not [path for path in spool.rglob("*") if path.is_file()]
+    assert not waiting(spool)
     store = records_store("test", cloud)
     newest = newest_images(store, "test", 2)
     assert [url.rpartition("/")[2] for url in newest] == [name(2), name(1)]
     assert [read_image(url) for url in newest] == [photo(2), photo(1)]
     assert newest_images(store, "acceptance", 2) == []
+
+
+def test_a_shadow_fetches_them_several_at_a_time(bench, cloud, spool):
+    keep(spool, *range(20))
+    ship_images(spool, container())
+    with working_on(cloud):
+        fetched = _fetch(environment_file("test"), 15)
+    assert len(fetched) == 15
+    assert set(fetched.values()) <= {photo(number) for number in range(20)}
 
 
 def test_no_more_than_the_limit_stay_in_the_store_and_those_of_others_are_left_alone(bench, cloud, spool):
@@ -94,9 +109,11 @@ def test_an_outage_loses_no_image_and_the_limit_holds_afterwards(bench, cloud, s
     thread = threading.Thread(target=ship_records, args=(spool, URL, "test"), kwargs=arguments)
     thread.start()
     eventually(lambda: len(bench.calls(host="stahctest", status=503)) >= 3)
-    assert len([path for path in spool.rglob("*") if path.is_file()]) == 3
+    assert len(waiting(spool)) == 3
     bench.clear_faults()
-    eventually(lambda: len(in_store()) == 2 and not [path for path in spool.rglob("*") if path.is_file()])
+    eventually(lambda: len(in_store()) == 2 and not waiting(spool))
+    keep(spool, 4, 5)
+    eventually(lambda: len(in_store()) == 2 and not waiting(spool))
     stopped.set()
     thread.join(10)
 
