@@ -8,7 +8,7 @@ from prefect import get_run_logger
 
 from infra.backend import endpoint
 from infra.environments import Environment
-from infra.errors import CanaryAborted, EndpointUnreachable, PlatformError
+from infra.errors import CanaryAborted, EndpointUnreachable, PlatformError, ReleaseHeld
 from infra.gates import Canary
 from infra.ports import Candidate, Endpoint, LiveModel
 from infra.settings import get_settings
@@ -37,6 +37,7 @@ def canary(candidate: Candidate, environment: Environment) -> Canaried:
     Raises:
         CanaryAborted: Names each limit with its figures; the live version has all the traffic again.
         CandidateFailed: The candidate is gone.
+        ReleaseHeld: Somebody released or rolled back meanwhile; the candidate is discarded.
         EndpointUnreachable: The live version doesn't answer, so there is nothing to compare with.
     """
     limits = environment.gates.canary
@@ -113,6 +114,13 @@ class _Trial:
 
     def _look(self) -> None:
         versions = self._addresses.now(again=bool(self.candidate.silent or self.live.silent))
+        if "live" in versions and versions["live"].model.digest != self.live.seen.digest:
+            self._target.discard(self._handle)
+            raise ReleaseHeld(
+                f"{self._environment.name} was changed during the canary of {self._titles[0]}: it runs "
+                f"{_label(versions['live'].model)} now.",
+                next_step="Rerun this release with `ahc rerun`, which checks anew, if it is still wanted.",
+            )
         for role, follower in (("candidate", self.candidate), ("live", self.live)):
             follower.look(versions[role].url if role in versions else None)
 

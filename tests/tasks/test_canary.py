@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from infra.errors import CanaryAborted, EndpointUnreachable
+from infra.errors import CanaryAborted, EndpointUnreachable, ReleaseHeld
 from infra.gates import Canary
 from infra.scoring_client import ScoringClient
 from tasks.canary import canary
@@ -142,6 +142,24 @@ def test_a_canary_whose_endpoint_is_stopped_blames_nobody_and_can_be_repeated(ri
     assert rig.endpoint.start().live.version == 1
     with rig.load():
         assert in_a_run(canary, candidate, limits(rig, seconds=3)).requests >= 5
+
+
+def test_a_rollback_meanwhile_ends_the_canary_and_the_candidate(rig):
+    rig.release(1)
+    rig.release(2)
+    candidate = rig.candidate(3)
+
+    def somebody() -> None:
+        eventually(lambda: rig.endpoint._ask("status", seconds=5)["share"] > 0, 60)
+        rig.endpoint.rollback()
+
+    thread = threading.Thread(target=somebody)
+    thread.start()
+    with rig.load() as load, pytest.raises(ReleaseHeld, match="runs colours v1 now"):
+        in_a_run(canary, candidate, limits(rig))
+    thread.join(60)
+    assert load.failures == []
+    assert {item.role: item.model.version for item in rig.endpoint.versions()} == {"live": 1, "previous": 2}
 
 
 def test_a_run_that_is_cancelled_takes_the_share_back(rig):
