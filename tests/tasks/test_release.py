@@ -127,6 +127,7 @@ def test_every_gate_that_holds_is_told_with_the_time_when_it_opens(settings):
     assert "nothing is released now (year end), until" in str(held.value)
     assert "it must have been live in acceptance for 60 minutes, and is since" in str(held.value)
     assert held.value.next_step.startswith(f"Wait until {until:%Y-%m-%d %H:%M} UTC")
+    assert "then `ahc rerun " in held.value.next_step
     checking(model.name, 1, "production", force=True, reason="users are hurt")
     assert started(settings)[0][3] == {"forced": ["freeze", "soak"]}
 
@@ -160,6 +161,16 @@ def test_what_is_live_already_passes_every_gate_and_starts_nothing(settings):
     serve(settings, "production", model)
     assert checking(model.name, 1, "production").already_live
     assert started(settings) == []
+
+
+def test_a_ledger_that_was_edited_is_said_and_stops_no_release(settings, caplog):
+    model = version(settings)
+    for number in "12":
+        checking(model.name, 1, "production", by=f"jan {number}")
+    file = settings.home / "ledger" / "production" / "00000001.json"
+    file.write_text(file.read_text().replace("jan 1", "piet"))
+    assert not checking(model.name, 1, "production", by="jan 3").already_live
+    assert "The release ledger of production is broken: 00000001.json was edited." in caplog.text
 
 
 def test_a_rerun_starts_no_second_time_in_the_ledger(settings):
