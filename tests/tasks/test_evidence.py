@@ -3,7 +3,9 @@
 import base64
 import io
 import os
+import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from model.bundle import BundleRef
 from model.manifest import DataVersion
 from tasks import evidence
 from tasks.evidence import show_evidence
+from tasks.evidence_page import Opponent, evidence_page
 from tests.model.colour_model import colour_data, lineage, trained
 
 
@@ -183,3 +186,19 @@ def test_a_version_from_before_and_a_live_model_of_another_name_are_no_obstacle(
     page = shown(showing("colours", 1))["approval"]
     assert "digits v7 is live, a model of another name: it can't be compared." in page
     assert "The registry doesn't say where its images are" in page
+
+
+def test_on_azure_the_cost_of_the_environment_is_that_of_its_templates(monkeypatch):
+    monkeypatch.setenv("AHC_BACKEND", "azure")
+    monkeypatch.setenv("AHC_AZURE_SUBSCRIPTION_ID", "00000000-0000-0000-0000-000000000001")
+    get_settings.cache_clear()
+    target = load_environment("production", get_settings().environments)
+    page = evidence_page(candidate(), target, "Jan", Opponent(told="Nothing is live."), None, "No data.")
+    get_settings.cache_clear()
+    assert re.search(r"About \d+ USD a month for all of production", page), page
+    # Nothing of Azure answers here: the rest is said to be unknown.
+    assert page.count("Not known: ") == 2
+
+
+def candidate() -> RegisteredModel:
+    return RegisteredModel(name="colours", version=1, digest="0" * 64, uri="x", created=datetime.now(UTC))
