@@ -32,8 +32,8 @@ class ReleaseDecision(RunInput):
     """What the form in the Prefect UI asks, and what `ahc approve` and `ahc reject` send."""
 
     approved: bool = Field(description="Whether this version may go live.")
-    by: str = Field(min_length=1, description="Who decides.")
-    reason: str = Field(min_length=1, description="Why; recorded on the model version and in the release ledger.")
+    by: str = Field(pattern=r"\S", description="Who decides.")
+    reason: str = Field(pattern=r"\S", description="Why; recorded on the model version and in the release ledger.")
 
 
 def decide(model: RegisteredModel, environment: Environment, by: str = "") -> None:
@@ -117,11 +117,10 @@ def record_decision(model: RegisteredModel, environment: Environment, decision: 
         ReleaseRejected: The decision was no.
     """
     word: Literal["approved", "rejected"] = "approved" if decision.approved else "rejected"
-    record = f"{word} by {decision.by} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {decision.reason}"
+    by, reason = " ".join(decision.by.split()), decision.reason.strip()
+    record = f"{word} by {by} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {reason}"
     registry(get_settings()).tag(model, {f"decision.{environment.name}": record})
-    note(
-        environment.name, "approved" if decision.approved else "rejected", model, by=decision.by, reason=decision.reason
-    )
+    note(environment.name, "approved" if decision.approved else "rejected", model, by=by, reason=reason)
     get_run_logger().info("%s for %s %s", model.label, environment.name, record)
     if not decision.approved:
         raise ReleaseRejected(f"The release of {model.label} to {environment.name} was {record}.")

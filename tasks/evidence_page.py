@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from infra.backend import backend_of, ledger, registry, tracker
+from infra.correlation import root_run
 from infra.environments import Environment, environment_names
 from infra.ports import Frozen, RegisteredModel
 from infra.settings import get_settings
@@ -63,11 +64,12 @@ def _told(section: Callable[[], str]) -> str:
 
 def _how_to_decide(environment: Environment, started_by: str) -> str:
     gates = environment.gates
+    run = root_run()
     who = ", ".join(gates.approvers) or "Anybody"
     but = f" Not {started_by}, who started it: another person approves." if gates.four_eyes else ""
     return (
         "Decide with the form of this run (Resume), or with\n\n```sh\n"
-        'ahc approve RUN --by YOU --reason "..."\nahc reject RUN --by YOU --reason "..."\n```\n\n'
+        f'ahc approve {run} --by YOU --reason "..."\nahc reject {run} --by YOU --reason "..."\n```\n\n'
         f"Started by {started_by}. {who} may decide, within {gates.approval_hours:g} hours.{but}"
     )
 
@@ -160,7 +162,7 @@ def _lineage(model: RegisteredModel) -> str:
         ("build or run", f"`{tags.get('correlation_id') or 'not recorded'}`"),
         ("registered", f"{model.created:%Y-%m-%d %H:%M} UTC"),
         ("digest", f"`{model.digest}`"),
-        ("packages", ", ".join(f"{name} {version}" for name, version in made.environment.items())),
+        ("packages", ", ".join(f"{name} {version}" for name, version in made.environment.items()) or "not recorded"),
         ("verdict", f"{tags.get('verdict')}: {tags.get('verdict_reason', '')}"),
     ]
     return table(("", ""), rows)
@@ -170,7 +172,9 @@ def _before(model: RegisteredModel, environment: Environment) -> str:
     """What the ledger tells of these bytes, in the order of the environments."""
     settings = get_settings()
     names = environment_names(settings.environments)
-    told = (event for name in names[: names.index(environment.name) + 1] for event in ledger(settings).events(name))
+    told = (
+        event for name in names[: names.index(environment.name) + 1] for event in ledger(settings).history(name).events
+    )
     rows: Rows = [
         (each.environment, f"{each.at:%Y-%m-%d %H:%M} UTC", each.kind, each.by, each.reason, _details(each.details))
         for each in told

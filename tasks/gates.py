@@ -98,7 +98,8 @@ def may_not_decide(by: str, gates: Gates, started_by: str, *, approved: bool) ->
         return f"{by.strip()} may not decide here; {', '.join(gates.approvers)} may."
     if approved and gates.four_eyes and _person(by) == _person(started_by):
         others = [name for name in gates.approvers if _person(name) != _person(started_by)]
-        return f"{by.strip()} started this release, and another person decides ({', '.join(others) or 'anybody else'})."
+        who = ", ".join(others) or ("the environment file names nobody else" if named else "anybody else")
+        return f"{by.strip()} started this release, and another person decides ({who})."
     return None
 
 

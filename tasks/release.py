@@ -8,9 +8,10 @@ from prefect import get_run_logger
 from pydantic import Field
 
 from infra.backend import endpoint, ledger, registry
+from infra.correlation import root_run
 from infra.environments import Environment
 from infra.errors import CandidateFailed, ConfigurationError, ReleaseHeld, SmokeTestFailed
-from infra.ledger import last_word
+from infra.ledger import ReleaseEvent, last_word
 from infra.ports import Candidate, LiveModel, RegisteredModel
 from infra.settings import get_settings
 from model.bundle import open_bundle
@@ -71,13 +72,15 @@ def check_version(
     if force and not reason.strip():
         raise ConfigurationError("`force` needs a reason.", next_step='Say why: `-p force=true -p reason="..."`.')
     model, bundle = _releasable(name, version, lineage=True)
-    events = ledger(settings).events(environment.name)
     live = endpoint(environment.name, settings).status().live
     _require_first(environment.gates.requires, environment, model)
     if live is not None and live.digest == model.digest:
         return Releasable(model=model, bundle=bundle, already_live=True, instead_of=live)
     known = Known(
-        now=datetime.now(UTC), live=live, events=tuple(events), required_since=_required_since(environment, model)
+        now=datetime.now(UTC),
+        live=live,
+        events=_events(environment.name),
+        required_since=_required_since(environment, model),
     )
     held = holds(model, environment, known)
     if held and not force:
@@ -151,14 +154,22 @@ def _require_first(first: str | None, environment: Environment, model: Registere
 
 def _required_since(environment: Environment, model: RegisteredModel) -> datetime | None:
     first = environment.gates.requires
-    return live_since(ledger(get_settings()).events(first), model.digest) if first else None
+    return live_since(_events(first), model.digest) if first else None
+
+
+def _events(environment: str) -> tuple[ReleaseEvent, ...]:
+    """What the ledger tells of an environment. A broken one is said, and stops no release: users may need it."""
+    history = ledger(get_settings()).history(environment)
+    for fault in history.faults:
+        get_run_logger().warning("The release ledger of %s is broken: %s.", environment, fault)
+    return history.events
 
 
 def _held(model: RegisteredModel, environment: Environment, held: Sequence[Hold]) -> ReleaseHeld:
     command = release_command(model, environment)
     moments = [hold.until for hold in held]
     opens = max((moment for moment in moments if moment), default=None) if all(moments) else None
-    wait = f"Wait until {opens:%Y-%m-%d %H:%M %Z} and run `{command}`; or pass it" if opens else "Pass it"
+    wait = f"Wait until {opens:%Y-%m-%d %H:%M %Z}, then `ahc rerun {root_run()}`; or pass it" if opens else "Pass it"
     return ReleaseHeld(
         f"{model.label} doesn't go live in {environment.name} now: {'; '.join(map(str, held))}.",
         next_step=f'{wait}, where that is meant, with `{command} -p force=true -p reason="..."`.',

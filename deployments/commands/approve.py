@@ -135,6 +135,14 @@ def _list(client: "SyncPrefectClient", waiting: "list[FlowRun]", *, as_json: boo
     if not rows:
         show.show("No release waits for a decision.")
         return
-    cells = [(Text(item.id[:8], style=show.QUIET), item.name, show.ago(item.started)) for item in rows]
-    show.show(show.table(("run", "release", "since"), cells, title="Waiting for a decision"))
+    cells = [
+        (Text(item.id[:8], style=show.QUIET), item.name, show.ago(item.started), _expires(run))
+        for item, run in zip(rows, waiting, strict=True)
+    ]
+    show.show(show.table(("run", "release", "since", "expires"), cells, title="Waiting for a decision"))
     show.show(Text('  ahc approve RUN --by YOU --reason "..."   or   ahc reject RUN ...', style=show.QUIET))
+
+
+def _expires(run: "FlowRun") -> str:
+    timeout = run.state.state_details.pause_timeout if run.state else None
+    return f"{timeout.astimezone():%a %d %b %H:%M}" if timeout else "-"

@@ -28,7 +28,9 @@ def test_an_approved_release_goes_on_with_who_and_why(start, platform, tmp_path,
 
     # Whatever is wrong with a decision, the release still waits.
     assert ahc(["approve"]) == 2
-    assert waiting.name in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert waiting.name in listed
+    assert f"{waiting.state.state_details.pause_timeout.astimezone():%d %b %H:%M}" in listed
     assert ahc(["approve", "no such release", *WHO]) == 32
     assert f"Waiting: {waiting.name}" in capsys.readouterr().err
     assert ahc(["approve", str(waiting.id), "--by", "A. Jansen"]) == 20
@@ -36,6 +38,8 @@ def test_an_approved_release_goes_on_with_who_and_why(start, platform, tmp_path,
     # The server answers 200 to this one.
     with server(platform) as client, pytest.raises(ConfigurationError, match="'by' is a required property"):
         _resume(client, waiting, {"approved": True})
+    with server(platform) as client, pytest.raises(ConfigurationError, match="does not match"):
+        _resume(client, waiting, {"approved": True, "by": "  ", "reason": "checked"})
     assert wait_for(platform, waiting.id).state.is_paused()
 
     assert ahc(["approve", str(waiting.id)[:8], *WHO, "--json"]) == 0
@@ -126,7 +130,7 @@ def test_only_who_is_named_decides_and_a_wrong_name_costs_nothing(ask, platform,
 
     ended = send(platform, again, " b. de  WIT ")
     assert ended.state_name == "Completed"
-    assert told(platform, waiting) == [("approved", " b. de  WIT ", "checked")]
+    assert told(platform, waiting) == [("approved", "b. de WIT", "checked")]
     assert (tmp_path / "released").read_text() == "x"
     recorded = registry(platform).get(model.name, model.version).tags["decision.production"]
     assert recorded.startswith("approved by ")
@@ -154,6 +158,15 @@ def test_a_rerun_after_an_approval_asks_nobody_again(ask, platform, tmp_path):
     (tmp_path / "broken").unlink()
     assert ahc(["rerun", str(waiting.id), "--wait"]) == 0
     assert told(platform, waiting) == [("approved", "A. Jansen", "checked")]
+
+
+def test_a_release_that_nobody_could_continue_does_not_wait(platform, model, tmp_path):
+    from tests.deployments.operations_flows import asked
+
+    (tmp_path / "production.yaml").write_text("{name: production, description: x, port_offset: 3}")
+    state = asked(model.name, model.version, "production", str(tmp_path), return_state=True)
+    assert state.name == "ConfigurationError"
+    assert "ahc trigger release/production" in state.message
 
 
 def test_a_waiting_release_holds_no_process(ask):

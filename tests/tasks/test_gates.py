@@ -218,6 +218,7 @@ TEAM = ("A. Jansen", "B. de Wit")
         ("piet", {"four_eyes": True}, True, None),
         ("jan", {"four_eyes": False}, True, None),
         ("jan", {"four_eyes": True, "approvers": ("Jan", "Piet")}, True, "(Piet)"),
+        ("jan", {"four_eyes": True, "approvers": ("Jan",)}, True, "(the environment file names nobody else)"),
     ],
 )
 def test_who_may_decide(by, gates, approved, refused):
