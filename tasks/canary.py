@@ -114,7 +114,7 @@ class _Trial:
     def _look(self) -> None:
         versions = self._addresses.now(again=bool(self.candidate.silent or self.live.silent))
         for role, follower in (("candidate", self.candidate), ("live", self.live)):
-            follower.look(versions[role].url if role in versions else None)
+            follower.look(versions.get(role))
 
     def _beyond(self) -> list[str]:
         latency = self._environment.gates.latency_p95_ms
