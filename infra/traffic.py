@@ -11,7 +11,7 @@ from pydantic import Field
 
 from infra.errors import EndpointUnreachable
 from infra.gates import Canary, Watch
-from infra.ports import Frozen
+from infra.ports import Frozen, RunningVersion
 from infra.scoring_client import on_this_machine
 
 K = TypeVar("K", str, float)
@@ -88,9 +88,9 @@ class Follower:
         self.silent = 0
         self._last: Traffic | None = None
 
-    def look(self, url: str | None) -> None:
-        """Read the metrics of this version at its own address; None where it has none now."""
-        reading = _reading(url) if url is not None else None
+    def look(self, version: RunningVersion | None) -> None:
+        """Read the metrics of this version at its own address; None where it doesn't run now."""
+        reading = _reading(version) if version is not None else None
         if reading is None or reading.digest != self.seen.digest:
             self.silent += 1
             return
@@ -100,14 +100,20 @@ class Follower:
         self._last = reading
 
 
-def read_traffic(url: str) -> Traffic:
-    """What the version at this address did since its process started.
+def read_traffic(version: RunningVersion) -> Traffic:
+    """What this version did since its process started.
 
     Raises:
         EndpointUnreachable: Nothing there tells its metrics.
     """
+    url = version.url
     try:
-        answer = httpx.get(f"{url}/metrics", timeout=READING_SECONDS, trust_env=not on_this_machine(url))
+        answer = httpx.get(
+            f"{url}/metrics",
+            headers={"Cookie": version.cookie} if version.cookie else {},
+            timeout=READING_SECONDS,
+            trust_env=not on_this_machine(url),
+        )
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise EndpointUnreachable(f"{url} doesn't tell its metrics: {error or type(error).__name__}.") from error
@@ -203,9 +209,9 @@ def exceeded(
     return found
 
 
-def _reading(url: str) -> Traffic | None:
+def _reading(version: RunningVersion) -> Traffic | None:
     try:
-        return read_traffic(url)
+        return read_traffic(version)
     except EndpointUnreachable:
         return None
 

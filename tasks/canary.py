@@ -122,7 +122,7 @@ class _Trial:
                 next_step="Rerun this release with `ahc rerun`, which checks anew, if it is still wanted.",
             )
         for role, follower in (("candidate", self.candidate), ("live", self.live)):
-            follower.look(versions[role].url if role in versions else None)
+            follower.look(versions.get(role))
 
     def _beyond(self) -> list[str]:
         latency = self._environment.gates.latency_p95_ms

@@ -101,7 +101,7 @@ class _Watched:
         live = versions.get("live")
         self.replaced = live is not None and live.model.digest != self._digest
         if not self.replaced:
-            self.follower.look(live.url if live is not None else None)
+            self.follower.look(live)
 
     def _baseline(self) -> Traffic | None:
         """What the version before did since it was started; None where that is too little."""
@@ -109,7 +109,7 @@ class _Watched:
         if previous is None or self._limits.max_drift is None:
             return None
         try:
-            before = read_traffic(previous.url)
+            before = read_traffic(previous)
         except EndpointUnreachable:
             return None
         return before if before.images >= BASELINE_IMAGES else None

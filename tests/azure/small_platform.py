@@ -198,12 +198,13 @@ def composed(name: str) -> Composed:
 def provision(settings: Settings, *environments: str) -> None:
     """Deploy the platform and these environments on the bench."""
     for name in (PLATFORM, *environments):
-        _deploy(name, settings)
+        deploy(name, settings)
     forget_resources()
 
 
-def _deploy(name: str, settings: Settings) -> None:
-    with ResourceManagementClient(credential(), SUBSCRIPTION) as client:
+def deploy(name: str, settings: Settings, subscription: str = SUBSCRIPTION) -> None:
+    """Deploy one part into this subscription."""
+    with ResourceManagementClient(credential(), subscription) as client:
         group = resource_group(name, settings)
         client.resource_groups.create_or_update(group, {"location": LOCATION})
         client.deployments.begin_create_or_update(

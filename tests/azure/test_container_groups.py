@@ -7,10 +7,10 @@ import pytest
 from azure.mgmt.containerinstance import models
 
 from infra.azure.container_definition import GroupDefinition
-from infra.azure.container_groups import ContainerGroups, Group, Groups
+from infra.azure.container_groups import COLOURS, ContainerGroups, Group, Groups
 from infra.azure.container_log import last_words
 from infra.azure.resources import environment_resources
-from infra.azure.routers import router_of
+from infra.azure.routers import dividing_router, router_of
 from infra.azure.scoring_environment import ScoringEnvironment
 from infra.azure.secrets import KeyVaultSecrets
 from infra.environments import AzureTarget, Environment
@@ -155,9 +155,16 @@ def test_names_of_a_private_endpoint_are_read_again_after_ten_seconds(bench, clo
 
 @pytest.mark.azure
 def test_the_traffic_manager_profile_fits_azures_schema(bench, cloud):
-    router = router_of(scoring_environment(cloud))
-    router.lead_to(group(None).model_copy(update={"fqdn": "blue.westeurope.azurecontainer.io"}))
-    sent = next(call for call in bench.calls(url="trafficManagerProfiles/") if call["method"] == "PUT")
+    router = dividing_router(scoring_environment(cloud))
+    live, candidate = (
+        group(None).model_copy(update={"colour": colour, "fqdn": f"{colour}.westeurope.azurecontainer.io"})
+        for colour in COLOURS
+    )
+    router.lead_to(live)
+    router.divide(live, candidate, 0.0001)
+    sent = [call["body"] for call in bench.calls(url="trafficManagerProfiles/") if call["method"] == "PUT"]
+    weights = [[item["properties"]["weight"] for item in body["properties"]["endpoints"]] for body in sent]
+    assert weights == [[1000], [999, 1]]
     # The bench has no specification of Traffic Manager; the packed ARM schema is of the next API version.
     from azure_bench.template_check import check_template
 
@@ -168,9 +175,10 @@ def test_the_traffic_manager_profile_fits_azures_schema(bench, cloud):
             {
                 "type": "Microsoft.Network/trafficmanagerprofiles",
                 "apiVersion": "2022-04-01",
-                "name": "traf-ahc-test",
-                **sent["body"],
+                "name": f"traf-ahc-test-{number}",
+                **body,
             }
+            for number, body in enumerate(sent)
         ],
     }
     assert check_template(template) == []

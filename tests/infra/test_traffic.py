@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import start_http_server
 
 from infra.gates import Canary, Watch
+from infra.ports import LiveModel, RunningVersion
 from infra.traffic import Follower, Traffic, drift, drift_by_chance, exceeded, latency_ms, parsed
 from model.serving.metrics import Metrics
 from model.serving.schemas import ServedModel
@@ -37,9 +38,10 @@ class Version:
         return parsed(self.metrics.exposition().decode())
 
     @contextlib.contextmanager
-    def served(self) -> Iterator[str]:
+    def served(self) -> Iterator[RunningVersion]:
         server, thread = start_http_server(0, "127.0.0.1", registry=self.metrics.registry)
-        yield f"http://127.0.0.1:{server.server_port}"
+        model = LiveModel(name="colours", version=1, digest=DIGEST)
+        yield RunningVersion(role="live", model=model, url=f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
         server.server_close()
         thread.join()
@@ -76,18 +78,18 @@ def test_a_counter_that_went_down_counts_from_zero_and_the_restart_as_an_error()
 def test_a_version_is_followed_over_a_restart_and_through_silence():
     first, other = Version().scored(10), Version("e" * 64)
     follower = Follower(DIGEST)
-    with first.served() as url:
-        follower.look(url)
+    with first.served() as version:
+        follower.look(version)
         assert follower.seen.requests == 0, "what it did before is none of its canary"
         first.scored(3)
-        follower.look(url)
-    follower.look(url)
+        follower.look(version)
+    follower.look(version)
     follower.look(None)
-    with other.served() as url:
-        follower.look(url)
+    with other.served() as version:
+        follower.look(version)
     assert (follower.seen.requests, follower.silent) == (3, 3)
-    with Version().scored(2).served() as url:
-        follower.look(url)
+    with Version().scored(2).served() as version:
+        follower.look(version)
     assert (follower.seen.requests, follower.seen.restarts, follower.silent) == (5, 1, 0)
 
 
