@@ -1,27 +1,44 @@
 """One version to one environment, so that no request is lost and no wrong answer is given."""
 
-from tasks.approval import record_decision, wait_for_approval
+from tasks.approval import decide
+from tasks.canary import canary
 from tasks.environments import environment_file
 from tasks.pipeline import pipeline
+from tasks.preflight import preflight
 from tasks.release import Live, check_version, deploy_candidate, switch_traffic, verify_live
+from tasks.shadow import shadow
 from tasks.smoke_test import smoke_test
+from tasks.turns import one_release_at_a_time
+from tasks.watch import watch
 
 
 @pipeline("release", "release {name} v{version} to {environment}")
-def release(name: str, version: int, environment: str) -> Live:
-    """Deploy beside the live version, smoke test, switch; a version that is live already is only verified.
+def release(name: str, version: int, environment: str, by: str = "", force: bool = False, reason: str = "") -> Live:
+    """Check, ask who must be asked, deploy beside the live version, try the new one, switch, and watch it.
+
+    A version that is live already is only verified, and watched to the end of its watch.
 
     Args:
         name: Name of the model.
         version: Its registered version.
-        environment: Where to; its file says whether a person must approve.
+        environment: Where to; its file declares the gates.
+        by: Who starts it, and so may not approve it alone; where nobody is named, who started the run.
+        force: Pass freeze windows, soak time, and that it is older, was rolled back or rejected; nothing else.
+        reason: Why; needed with `force`, and in the ledger.
     """
     target = environment_file(environment)
-    checked = check_version(name, version, target)
+    checked = check_version(name, version, target, by=by, force=force, reason=reason)
     if checked.already_live:
-        return verify_live(target, checked.model)
+        return watch(verify_live(target, checked.model, by), target)
+    preflight(checked.model, target)
     if target.gates.approval:
-        record_decision(checked.model, target, wait_for_approval(checked.model, target))
-    deployed = deploy_candidate(checked.model, checked.bundle, target)
-    smoke_test(deployed.candidate, checked.bundle, target)
-    return switch_traffic(deployed.candidate, checked.model, target)
+        decide(checked.model, target, by)
+    with one_release_at_a_time(target):
+        candidate = deploy_candidate(checked, target).candidate
+        smoke_test(candidate, checked.bundle, target)
+        if target.gates.shadow:
+            shadow(candidate, target)
+        if target.gates.canary:
+            canary(candidate, target)
+        live = switch_traffic(candidate, checked, target, by)
+    return watch(live, target)

@@ -2,13 +2,14 @@
 
 from tasks.environments import environment_file
 from tasks.pipeline import pipeline
-from tasks.release import Live, check_version, deploy_candidate, switch_traffic
-from tasks.rollback import roll_back
+from tasks.release import Live, check_return, deploy_candidate
+from tasks.rollback import go_back, roll_back, version_before
 from tasks.smoke_test import smoke_test
+from tasks.turns import one_release_at_a_time
 
 
 @pipeline("rollback", "rollback {environment}")
-def rollback(environment: str, reason: str, name: str | None = None, version: int | None = None) -> Live:
+def rollback(environment: str, reason: str, name: str | None = None, version: int | None = None, by: str = "") -> Live:
     """Bring back the previous version, which is still warm; or a named one, by its smoke test.
 
     Args:
@@ -16,11 +17,14 @@ def rollback(environment: str, reason: str, name: str | None = None, version: in
         reason: Why; recorded on the version that is taken back.
         name: Model name, where a version is named.
         version: Which registered version; the previous one if none is named.
+        by: Who asks for it; where nobody is named, who started the run.
     """
     target = environment_file(environment)
     if name is None or version is None:
-        return roll_back(target, reason)
-    checked = check_version(name, version, target)
-    deployed = deploy_candidate(checked.model, checked.bundle, target)
-    smoke_test(deployed.candidate, checked.bundle, target)
-    return switch_traffic(deployed.candidate, checked.model, target)
+        # Whoever is hurt now doesn't wait for a release that is on its way: that one sees it and stops.
+        return roll_back(target, version_before(target).model, reason, by)
+    checked = check_return(name, version, target)
+    with one_release_at_a_time(target):
+        candidate = deploy_candidate(checked, target).candidate
+        smoke_test(candidate, checked.bundle, target)
+        return go_back(candidate, checked, target, reason, by)

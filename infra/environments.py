@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from infra.errors import ConfigurationError
 from infra.gates import Gates
@@ -49,20 +49,39 @@ class Environment(Frozen):
     sample_rate: float = Field(
         default=0.1, ge=0, le=1, description="Share of the scored requests whose record goes to the data lake."
     )
+    sample_images: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="So many of the newest images of those records are kept, for `gates.shadow`. None by default, as "
+        "photos may be personal: they lie as they were sent beside the records, up to 4 MiB each.",
+    )
     backend: Backend | None = Field(
         default=None, description="Where its endpoint and secrets are; as AHC_BACKEND says where this is missing."
     )
     azure: AzureTarget = Field(default_factory=AzureTarget)
     gates: Gates = Field(default_factory=Gates)
 
+    @field_validator("gates")
+    @classmethod
+    def _images_to_replay(cls, gates: Gates, others: ValidationInfo) -> Gates:
+        kept, rate = others.data.get("sample_images"), others.data.get("sample_rate")
+        if gates.shadow and kept is not None and rate is not None and (kept < gates.shadow.images or not rate):
+            raise ValueError(
+                f"`gates.shadow` replays {gates.shadow.images} images, which are kept with `sample_images: "
+                f"{gates.shadow.images}` (it is {kept}) and a `sample_rate` above 0 (it is {rate:g})"
+            )
+        return gates
 
-KeyName = Literal["primary", "secondary", "retired"]
+
+KeyName = Literal["primary", "secondary", "retired", "announced"]
 
 
 def endpoint_key(environment: str, which: KeyName = "primary") -> str:
     """The name of the secret that holds an environment's key.
 
-    Primary and secondary are valid, so that they can be rotated; the retired one was, before the last rotation.
+    Primary and secondary are valid, so that they can be rotated; the retired one was, before the last rotation. The
+    announced one is the primary that clients were told of last: until a rotation has ended, another one.
     """
     return f"{environment}-endpoint-key-{which}"
 

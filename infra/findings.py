@@ -17,5 +17,9 @@ class Finding(Frozen):
     fix: str = ""
 
     @property
+    def sentence(self) -> str:
+        return f"{self.name}: {self.detail.removesuffix('.')}. {self.fix}".strip()
+
+    @property
     def blocks(self) -> bool:
         return not self.ok and self.severity == "blocks"

@@ -46,8 +46,18 @@ class ReleaseEvent(Frozen):
 class History(Frozen):
     """All events of one environment, checked."""
 
+    environment: str
+    place: str = Field(description="Where a person finds its files.")
     events: tuple[ReleaseEvent, ...] = Field(description="Oldest first; of a broken chain, those that are whole.")
     faults: tuple[str, ...] = Field(default=(), description="What is wrong with the chain, each naming its file.")
+
+    @property
+    def problem(self) -> str:
+        """The faults in a sentence; empty where there is none."""
+        if not self.faults:
+            return ""
+        more = f" (and {len(self.faults) - 1} more)" if self.faults[1:] else ""
+        return f"The release ledger of {self.environment} is broken: {self.faults[0]}{more}, in {self.place}."
 
 
 class ReleaseLedger(Protocol):

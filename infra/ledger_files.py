@@ -82,7 +82,7 @@ class FileLedger:
             [content] = self._files.read(environment, [_name(number)])
             event, fault = _checked(environment, number, content)
             if event is None or (after is not None and after.previous != event.digest):
-                raise self._broken(environment, fault or _unchained(number))
+                raise LedgerBroken(self._history(environment, [], [fault or _unchained(number)]).problem)
             yield event
             after = event
 
@@ -103,19 +103,17 @@ class FileLedger:
         for before, event in pairwise(events):
             if event.sequence == before.sequence + 1 and event.previous != before.digest:
                 faults.append((_name(before.sequence), _unchained(before.sequence)))
-        return History(events=tuple(events), faults=tuple(text for _, text in sorted(faults)))
+        return self._history(environment, events, [text for _, text in sorted(faults)])
 
     def events(self, environment: str) -> list[ReleaseEvent]:
         found = self.history(environment)
         if found.faults:
-            raise self._broken(environment, found.faults[0], more=len(found.faults) - 1)
+            raise LedgerBroken(found.problem)
         return list(found.events)
 
-    def _broken(self, environment: str, fault: str, more: int = 0) -> LedgerBroken:
-        others = f" (and {more} more)" if more else ""
-        return LedgerBroken(
-            f"The release ledger of {environment} is broken: {fault}{others}, in {self._files.place(environment)}."
-        )
+    def _history(self, environment: str, events: Sequence[ReleaseEvent], faults: Sequence[str]) -> History:
+        place = self._files.place(environment)
+        return History(environment=environment, place=place, events=tuple(events), faults=tuple(faults))
 
 
 def _name(number: int) -> str:

@@ -50,12 +50,16 @@ class Candidate(Frozen):
     handle: str = Field(description="The adapter's own name for it (a process, a container group).")
 
 
+RunningRole = Literal["live", "previous", "candidate"]
+
+
 class RunningVersion(Frozen):
     """A version that an endpoint runs now, whether it takes traffic or not."""
 
-    role: Literal["live", "previous", "candidate"]
+    role: RunningRole
     model: LiveModel
     url: str = Field(description="Where this version alone answers.")
+    cookie: str = Field(default="", description="To send there, where the address alone leads to the candidate too.")
 
 
 class EndpointStatus(Frozen):

@@ -1,4 +1,4 @@
-"""Finished segments of scoring records on their way from a scoring container to the records store.
+"""Scoring records, and the images that are kept of them, on their way from a scoring container to the records store.
 
 `model.serving` writes segments into a spool; `ship_records` uploads them under their own names and then removes them.
 A segment that was uploaded twice, because its sender was killed in between, is the same blob, and later the same part
@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from infra.errors import ConfigurationError
+from infra.sampled_images import INCOMING, keep_newest, ship_images
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
-INCOMING: Final = "incoming"
-"""Folder of a records store in which segments wait for being collected."""
 FINISHED: Final = "*.jsonl"
 EVERY_SECONDS: Final = 15.0
 
@@ -25,24 +24,37 @@ log = logging.getLogger("ahc.records")
 
 
 def ship_records(
-    spool: Path, records_url: str, *, stopped: threading.Event | None = None, every: float = EVERY_SECONDS
+    spool: Path,
+    records_url: str,
+    environment: str,
+    *,
+    images: int,
+    stopped: threading.Event | None = None,
+    every: float = EVERY_SECONDS,
 ) -> None:
-    """Upload finished segments, again and again; for a thread of its own.
+    """Upload finished segments and kept images, again and again; for a thread of its own.
 
     A store that can't be reached is told once and tried again; the scoring process bounds what waits in the spool.
 
     Args:
         spool: Where the scoring process writes segments.
         records_url: The records container, as `https://ACCOUNT.blob.core.windows.net/CONTAINER`.
+        environment: Whose records they are.
+        images: So many of the newest images stay in the store, of all containers of the environment.
         stopped: Set it when the scoring process has ended: what is left is uploaded once more, and this returns.
         every: Seconds between two looks into the spool.
     """
     stopped = stopped or threading.Event()
-    told = False
+    told = trimmed = False
     while True:
         last = stopped.is_set()
         try:
             ship_finished(spool, records_url)
+            container = _container(records_url)
+            trimmed = not ship_images(spool, container) and trimmed
+            if not trimmed:
+                keep_newest(container, environment, images)
+                trimmed = True
         except Exception as error:  # noqa: BLE001 - records are never worth the container
             if not told:
                 log.warning("Scoring records can't be uploaded to %s now, and wait: %s", records_url, error)

@@ -1,5 +1,6 @@
 """A client of the scoring API, whose errors are the platform's."""
 
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
@@ -19,16 +20,25 @@ class ScoringClient:
         url: Where the endpoint listens, without a path.
         key: A valid key of its environment.
         seconds: Limit for one answer.
+        sampled: Whether its images may be kept like those of clients, where an environment keeps any.
+        cookie: Sent with every request (see `RunningVersion`). Cookies that come back are never kept: on App Service
+            one would bind this client to the version that it met first, for an hour.
     """
 
-    def __init__(self, url: str, key: SecretStr, *, seconds: float = 30.0) -> None:
+    def __init__(
+        self, url: str, key: SecretStr, *, seconds: float = 30.0, sampled: bool = True, cookie: str = ""
+    ) -> None:
         self._url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"}
+        headers |= {} if sampled else {"Cache-Control": "no-store"}
+        headers |= {"Cookie": cookie} if cookie else {}
         self._client = httpx.Client(
             base_url=self._url,
-            headers={"Authorization": f"Bearer {key.get_secret_value()}"},
+            headers=headers,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx.Timeout(seconds, connect=min(seconds, 5.0)),
             # A proxy can't reach this machine; what is elsewhere may be behind one, with a certificate of its own.
-            trust_env=not _on_this_machine(self._url),
+            trust_env=not on_this_machine(self._url),
         )
 
     def __enter__(self) -> Self:
@@ -84,7 +94,8 @@ class ScoringClient:
         raise _translate(answer, self._url)
 
 
-def _on_this_machine(url: str) -> bool:
+def on_this_machine(url: str) -> bool:
+    """Whether this address is a loopback one."""
     host = httpx.URL(url).host
     try:
         return ip_address(host).is_loopback

@@ -1,12 +1,17 @@
 """The pictures of a training and an evaluation, as PNG bytes, on figures of their own: no pyplot, no global state."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
+from model.agreement import Answer, Pair
 from model.confusion import confusions
 from model.drawing import BLUE, GREEN, GREY, ORANGE, RED, clean, png, readable, sheet, thumbnail
 from model.evaluation import Assessment, Disagreement, Evaluation, Mistake
 from model.sources import read_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NO_CURVES: Final = frozenset({"epoch", "epochs", "seconds"})
 BARS: Final = 30
@@ -33,13 +38,13 @@ def draw_comparison(assessment: Assessment, names: tuple[str, str], source_uri: 
     """What sets two models apart, by name: their confusion matrices side by side, images that they disagree on.
 
     Args:
-        assessment: With a champion.
+        assessment: Without a champion, the challenger is drawn alone.
         names: What challenger and champion are called.
         source_uri: Where the images are; one that has gone since shows a grey card.
     """
     challenger, champion, comparison = assessment.challenger, assessment.champion, assessment.comparison
     if champion is None or comparison is None:
-        return {}
+        return {"confusion-matrices": confusions({names[0]: challenger})}
     shown = [(each, _read(source_uri, each.path)) for each in comparison.disagreements]
     return {
         "confusion-matrices": confusions(dict(zip(names, (challenger, champion), strict=True))),
@@ -156,21 +161,31 @@ def mistakes_sheet(mistakes: Sequence[tuple[Mistake, bytes]]) -> bytes:
     Args:
         mistakes: Each with the image's bytes; one that can't be decoded shows a grey card.
     """
-    if not mistakes:
-        return _said("No mistake on the test images.")
-    columns = min(4, len(mistakes))
-    rows = -(-len(mistakes) // columns)
-    figure = sheet(2.5 * columns, 2.5 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, (mistake, data) in zip(grid.flat, mistakes, strict=False):
+    captions = [
+        f"{readable(mistake.label)}\nanswered {readable(mistake.predicted)}\n{mistake.confidence:.0%} sure"
+        for mistake, _ in mistakes
+    ]
+    return _captioned([data for _, data in mistakes], captions, nothing="No mistake on the test images.")
+
+
+def shadow_sheet(pairs: Sequence[tuple[Pair, bytes]]) -> bytes:
+    """Images that two models see differently, with both answers and how sure each is; bytes as for mistakes."""
+    captions = [f"live: {_answer(pair.live)}\nnew: {_answer(pair.candidate)}" for pair, _ in pairs]
+    return _captioned([data for _, data in pairs], captions, nothing="They agree on every image.")
+
+
+def _answer(answer: Answer) -> str:
+    return readable(answer.label) if answer.problem else f"{readable(answer.label)}, {answer.confidence:.0%}"
+
+
+def _captioned(images: Sequence[bytes], captions: Sequence[str], *, nothing: str) -> bytes:
+    """Images as thumbnails with a caption each; only the words `nothing` where there are none."""
+    if not images:
+        return _said(nothing)
+    figure, panels = _panels(len(images), 2.5)
+    for axes, data, caption in zip(panels, images, captions, strict=False):
         axes.imshow(thumbnail(data))
-        axes.set_title(
-            f"{readable(mistake.label)}\nanswered {readable(mistake.predicted)}\n{mistake.confidence:.0%} sure",
-            fontsize=8.5,
-            loc="left",
-        )
+        axes.set_title(caption, fontsize=8.5, loc="left")
     return png(figure)
 
 
@@ -183,19 +198,15 @@ def disagreements_sheet(disagreements: Sequence[tuple[Disagreement, bytes]], nam
     """
     if not disagreements:
         return _said("Both answer the same on every test image.")
-    columns = min(4, len(disagreements))
-    rows = -(-len(disagreements) // columns)
-    figure = sheet(2.7 * columns, 2.6 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, (each, data) in zip(grid.flat, disagreements, strict=False):
+    figure, panels = _panels(len(disagreements), 2.7)
+    figure.set_layout_engine("constrained", h_pad=0.1)
+    for axes, (each, data) in zip(panels, disagreements, strict=False):
         axes.imshow(thumbnail(data))
         answers = (
             (names[0], each.challenger, each.challenger_confidence),
             (names[1], each.champion, each.champion_confidence),
         )
-        axes.text(0, 1.24, readable(each.label), transform=axes.transAxes, fontsize=9, fontweight="bold")
+        axes.text(0, 1.24, f"true: {readable(each.label)}", transform=axes.transAxes, fontsize=9, fontweight="bold")
         for line, (name, answer, confidence) in enumerate(answers):
             mark, colour = ("✓", GREEN) if answer == each.label else ("✗", RED)
             said = f"{mark} {name}: {readable(answer)} {confidence:.0%}"
@@ -207,6 +218,17 @@ def _said(text: str) -> bytes:
     figure = sheet(5.0, 1.2)
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11)
     return png(figure)
+
+
+def _panels(count: int, edge: float) -> "tuple[Figure, Iterator[Axes]]":
+    """A figure with room for so many pictures, four in a row, each of this edge in inches."""
+    columns = min(4, count)
+    rows = -(-count // columns)
+    figure = sheet(edge * columns, edge * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure, panels
 
 
 def _panel_of(name: str) -> str:

@@ -121,15 +121,13 @@ def _paired(comparison: "Comparison") -> str:
         for word, names in (("New labels:", comparison.added), ("Labels that are gone:", comparison.removed))
         if names
     ]
-    return "\n\n".join(
-        (
-            f"They answer {comparison.differ} of {overall.images} images differently. Only the candidate is right on "
-            f"{overall.wins}, only the live version on {overall.losses}: accuracy {difference.value:+.1%} (90 % "
-            f"interval {difference.low:+.1%} to {difference.high:+.1%}).",
-            *changes,
-            *([table(("label", "images", "only candidate right", "only live right"), labels)] if labels else []),
-        )
+    told = (
+        f"They answer {comparison.differ} of {overall.images} images differently. Only the candidate is right on "
+        f"{overall.wins}, only the live version on {overall.losses}: accuracy {difference.value:+.1%} (90 % "
+        f"interval {difference.low:+.1%} to {difference.high:+.1%})."
     )
+    shown = [table(("label", "images", "only candidate right", "only live right"), labels)] if labels else []
+    return "\n\n".join((told, *changes, *shown))
 
 
 def _cost(environment: Environment) -> str:
@@ -172,18 +170,11 @@ def _before(model: RegisteredModel, environment: Environment) -> str:
     """What the ledger tells of these bytes, in the order of the environments."""
     settings = get_settings()
     names = environment_names(settings.environments)
+    told = (event for name in names[: names.index(environment.name) + 1] for event in ledger(settings).events(name))
     rows: Rows = [
-        (
-            event.environment,
-            f"{event.at:%Y-%m-%d %H:%M} UTC",
-            event.kind,
-            event.by,
-            event.reason,
-            _details(event.details),
-        )
-        for name in names[: names.index(environment.name) + 1]
-        for event in ledger(settings).events(name)
-        if event.model.digest == model.digest
+        (each.environment, f"{each.at:%Y-%m-%d %H:%M} UTC", each.kind, each.by, each.reason, _details(each.details))
+        for each in told
+        if each.model.digest == model.digest
     ]
     return table(("environment", "when", "what", "by", "why", "figures"), rows)
 

@@ -1,6 +1,7 @@
 """Rotation of an endpoint's keys: at every moment, the key that clients use is accepted."""
 
 import time
+from contextlib import suppress
 from secrets import token_urlsafe
 from typing import Final
 
@@ -34,11 +35,11 @@ class Rotated(Result):
 def retire_secondary(environment: Environment) -> Result:
     """The secondary key, which nobody uses any more, gives way to the primary; it is kept only to show that it is dead.
 
-    Where both are equal, a rotation ended half way, and this one completes it.
+    Where both are equal, or no client was told of the primary, a rotation ended half way, and this one completes it.
     """
     store = secrets(environment.name, get_settings())
     primary, secondary = store.ensure(endpoint_key(environment.name)), store.ensure(_name(environment, "secondary"))
-    if primary != secondary:
+    if primary != secondary and primary == _announced(environment, store, primary):
         store.put(_name(environment, "retired"), secondary)
         store.put(_name(environment, "secondary"), primary)
     return Result()
@@ -74,8 +75,17 @@ def verify_keys(environment: Environment, reason: str) -> Rotated:
                 next_step="No client is locked out. Read the endpoint's log, whether it can read its keys; then rerun.",
             )
         time.sleep(LOOK_SECONDS)
+    store.put(_name(environment, "announced"), store.get(endpoint_key(environment.name)))
     _record(environment, reason, store, verified=verified)
     return Rotated(environment=environment.name, verified=verified)
+
+
+def _announced(environment: Environment, store: SecretStore, primary: SecretStr) -> SecretStr:
+    """The primary key that clients were told of; this one, where no rotation has ended or begun yet."""
+    with suppress(AccessDenied):
+        return store.get(_name(environment, "announced"))
+    store.put(_name(environment, "announced"), primary)
+    return primary
 
 
 def _wrong_keys(url: str, environment: Environment, store: SecretStore) -> str:

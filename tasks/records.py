@@ -12,7 +12,7 @@ from prefect import get_run_logger
 
 from infra.backend import records_store
 from infra.lake import write_part, write_whole
-from infra.records import INCOMING
+from infra.sampled_images import INCOMING
 from infra.settings import get_settings
 from tasks.artifacts import Progress
 from tasks.stage import Result, stage

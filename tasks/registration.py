@@ -11,6 +11,7 @@ from model.manifest import DataVersion
 from tasks.evaluation import Judgement, local_bundle, scalars
 from tasks.events import model_registered
 from tasks.stage import Result, key_of, stage
+from tasks.started_by import started_by
 from tasks.training import Training
 
 
@@ -39,8 +40,10 @@ def register(bundle: BundleRef, judgement: Judgement, data: DataVersion, trainin
             "judged_against": str(judgement.champion.version) if judgement.champion else "",
             "data_version": data.version,
             "data_uri": data.manifest_uri,
+            "source_uri": data.source_uri,
             "code": lineage.code,
             "mlflow_run": training.tracking_run,
+            "trained_by": started_by(),
             "correlation_id": correlation_id(),
         },
         metrics=scalars(judgement.evaluation),

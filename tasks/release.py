@@ -9,11 +9,13 @@ from pydantic import Field
 
 from infra.backend import endpoint, ledger, registry
 from infra.environments import Environment
-from infra.errors import ConfigurationError, ReleaseHeld, SmokeTestFailed
+from infra.errors import CandidateFailed, ConfigurationError, ReleaseHeld, SmokeTestFailed
+from infra.ledger import last_word
 from infra.ports import Candidate, LiveModel, RegisteredModel
 from infra.settings import get_settings
 from model.bundle import open_bundle
 from tasks.artifacts import create_link_artifact
+from tasks.events import model_released
 from tasks.gates import Hold, Known, holds, lineage_gaps, live_since, release_command
 from tasks.ledger import note
 from tasks.stage import Result, stage
@@ -26,6 +28,7 @@ class Releasable(Result):
     model: RegisteredModel
     bundle: str
     already_live: bool
+    instead_of: LiveModel | None = Field(description="What the environment ran when this was checked.")
 
 
 class Deployed(Result):
@@ -72,7 +75,7 @@ def check_version(
     live = endpoint(environment.name, settings).status().live
     _require_first(environment.gates.requires, environment, model)
     if live is not None and live.digest == model.digest:
-        return Releasable(model=model, bundle=bundle, already_live=True)
+        return Releasable(model=model, bundle=bundle, already_live=True, instead_of=live)
     known = Known(
         now=datetime.now(UTC), live=live, events=tuple(events), required_since=_required_since(environment, model)
     )
@@ -89,7 +92,7 @@ def check_version(
         reason=reason.strip(),
         details={"forced": [hold.gate for hold in held]} if held else None,
     )
-    return Releasable(model=model, bundle=bundle, already_live=False)
+    return Releasable(model=model, bundle=bundle, already_live=False, instead_of=live)
 
 
 @stage("Check version", "check {name} v{version}, to go back to in {environment.name}", always=True)
@@ -102,7 +105,9 @@ def check_return(name: str, version: int, environment: Environment) -> Releasabl
         ConfigurationError: It was never good enough to be released.
     """
     model, bundle = _releasable(name, version, lineage=False)
-    return Releasable(model=model, bundle=bundle, already_live=_is_live(environment.name, model))
+    live = endpoint(environment.name, get_settings()).status().live
+    already = live is not None and live.digest == model.digest
+    return Releasable(model=model, bundle=bundle, already_live=already, instead_of=live)
 
 
 def _who(by: str, environment: Environment) -> str:
@@ -166,40 +171,90 @@ def _is_live(environment: str, model: RegisteredModel) -> bool:
 
 
 @stage(
-    "Deploy candidate", "deploy {model.name} v{model.version} beside the live one in {environment.name}", always=True
+    "Deploy candidate",
+    "deploy {checked.model.name} v{checked.model.version} beside the live one in {environment.name}",
+    always=True,
 )
-def deploy_candidate(model: RegisteredModel, bundle: str, environment: Environment) -> Deployed:
-    """Start the version where it takes no traffic yet."""
-    live = LiveModel(name=model.name, version=model.version, digest=model.digest)
-    candidate = endpoint(environment.name, get_settings()).deploy(Path(bundle), live)
+def deploy_candidate(checked: Releasable, environment: Environment) -> Deployed:
+    """Start the version where it takes no traffic yet.
+
+    Raises:
+        CandidateFailed: It doesn't start.
+        ReleaseHeld: The environment runs another version than when this one was checked.
+    """
+    model, target = checked.model, endpoint(environment.name, get_settings())
+    _require_unchanged(target.status().live, checked, environment)
+    try:
+        candidate = target.deploy(Path(checked.bundle), _as_live(model))
+    except CandidateFailed as error:
+        note(environment.name, "failed", model, by="deployment", reason=str(error))
+        raise
     get_run_logger().info("%s runs at %s and takes no traffic yet.", model.label, candidate.url)
     return Deployed(candidate=candidate)
 
 
 @stage("Switch traffic", "switch {environment.name} to {candidate.model.name} v{candidate.model.version}", always=True)
-def switch_traffic(candidate: Candidate, model: RegisteredModel, environment: Environment) -> Live:
-    """Let the candidate take over, ask the endpoint what it runs now, and record the champion.
+def switch_traffic(candidate: Candidate, checked: Releasable, environment: Environment, by: str) -> Live:
+    """Let the candidate take over, ask the endpoint what it runs now, and record it.
 
     Raises:
+        ReleaseHeld: The environment was changed since this version was checked; the candidate is discarded.
         SmokeTestFailed: The endpoint reports another digest than the one that was released.
     """
-    settings = get_settings()
-    target = endpoint(environment.name, settings)
+    target = endpoint(environment.name, get_settings())
+    try:
+        _require_unchanged(target.status().live, checked, environment)
+    except ReleaseHeld:
+        target.discard(candidate)
+        raise
     target.switch(candidate)
-    live = verified(environment, model.digest)
-    registry(settings).set_champion(model, environment.name)
-    registry(settings).tag(model, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
+    live = verified(environment, checked.model.digest)
+    _record(live, checked.model, environment, by)
     create_link_artifact(
-        key=f"endpoint-{environment.name}", link=live.url, link_text=live.url, description=f"{model.label} is live here"
+        key=f"endpoint-{environment.name}",
+        link=live.url,
+        link_text=live.url,
+        description=f"{checked.model.label} is live here",
     )
     return live
 
 
 @stage("Verify live", "verify {environment.name} runs {model.name} v{model.version}", always=True)
-def verify_live(environment: Environment, model: RegisteredModel) -> Live:
-    """Ask the endpoint of an environment where this version is live already."""
+def verify_live(environment: Environment, model: RegisteredModel, by: str) -> Live:
+    """Ask the endpoint of an environment where this version is live already.
+
+    Where a release was killed between its switch and the record of it, the record is made up for.
+    """
     since = model.tags.get(f"released.{environment.name}", "an unknown time")
-    return verified(environment, model.digest).model_copy(update={"since": since})
+    live = verified(environment, model.digest)
+    said = last_word(ledger(get_settings()), environment.name)
+    if said is None or said.model.digest != model.digest:
+        _record(live, model, environment, by)
+    return live.model_copy(update={"since": since})
+
+
+def _require_unchanged(live: LiveModel | None, checked: Releasable, environment: Environment) -> None:
+    """Refuse to replace another version than the one that this release was checked against."""
+    ours, expected = (model.digest if model else None for model in (live, checked.instead_of))
+    if ours not in (expected, checked.model.digest):
+        now = f"{live.name} v{live.version}" if live else "nothing"
+        raise ReleaseHeld(
+            f"{environment.name} was changed while {checked.model.label} was on its way: it runs {now} now.",
+            next_step="Rerun this release with `ahc rerun`, which checks anew, if it is still wanted.",
+        )
+
+
+def _record(live: Live, model: RegisteredModel, environment: Environment, by: str) -> None:
+    """Ledger and registry say what the endpoint runs, and whoever waits for it hears it. Repeating it does no harm."""
+    settings = get_settings()
+    note(environment.name, "switched", model, by=started_by(by))
+    registry(settings).set_champion(model, environment.name)
+    registry(settings).tag(model, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
+    model_released(live.model, environment.name)
+
+
+def _as_live(model: RegisteredModel) -> LiveModel:
+    return LiveModel(name=model.name, version=model.version, digest=model.digest)
 
 
 def verified(environment: Environment, digest: str) -> Live:

@@ -6,28 +6,76 @@ from prefect import get_run_logger
 
 from infra.backend import endpoint, registry
 from infra.environments import Environment
+from infra.errors import NothingToRollBackTo
+from infra.ports import Candidate, Endpoint, LiveModel
 from infra.settings import get_settings
-from tasks.release import Live, verified
-from tasks.stage import stage
+from tasks.ledger import note
+from tasks.release import Live, Releasable, verified
+from tasks.stage import Result, stage
+from tasks.started_by import started_by
+
+
+class Before(Result):
+    """What an environment ran before its live version; None where the endpoint couldn't tell."""
+
+    model: LiveModel | None
+
+
+@stage("Version before", "find what {environment.name} ran before")
+def version_before(environment: Environment) -> Before:
+    """Which version is to come back. A rerun is told the same, so it doesn't roll back what came back."""
+    return Before(model=endpoint(environment.name, get_settings()).status().previous)
 
 
 @stage("Roll back", "roll back {environment.name}", always=True)
-def roll_back(environment: Environment, reason: str) -> Live:
-    """The warm previous version takes over; the bad one is marked.
+def roll_back(environment: Environment, before: LiveModel | None, reason: str, by: str) -> Live:
+    """The warm previous version takes over; the bad one is marked, so that no trigger releases it again.
+
+    Args:
+        environment: Where.
+        before: What is to come back; nothing is switched where it has already.
+        reason: Why; recorded on the bad version.
+        by: Who or what asks for it; where nobody is named, who started the run.
 
     Raises:
-        NothingToRollBackTo: The environment has no previous version.
+        NothingToRollBackTo: The environment has no previous version, or another one than `before` by now.
     """
-    settings = get_settings()
-    target = endpoint(environment.name, settings)
-    bad = target.status().live
-    good = target.rollback()
-    live = verified(environment, good.digest)
-    models = registry(settings)
-    if bad is not None and bad.digest != good.digest:
-        models.tag(models.get(bad.name, bad.version), {f"rolled_back.{environment.name}": reason})
-    back = models.get(good.name, good.version)
-    models.set_champion(back, environment.name)
-    models.tag(back, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
-    get_run_logger().info("%s runs %s v%d again.", environment.name, good.name, good.version)
+    target = endpoint(environment.name, get_settings())
+    live = verified(environment, _brought_back(target, before).digest)
+    _record(live, target.status().previous, environment, reason, by)
     return live
+
+
+@stage("Go back", "go back to {candidate.model.name} v{candidate.model.version} in {environment.name}", always=True)
+def go_back(candidate: Candidate, checked: Releasable, environment: Environment, reason: str, by: str) -> Live:
+    """A named version takes over; the bad one is marked. Raises as `switch_traffic` does."""
+    target = endpoint(environment.name, get_settings())
+    target.switch(candidate)
+    live = verified(environment, checked.model.digest)
+    _record(live, target.status().previous, environment, reason, by)
+    return live
+
+
+def _record(live: Live, bad: LiveModel | None, environment: Environment, reason: str, by: str) -> None:
+    """Mark the bad version, and let registry and ledger say what serves again. Repeating it does no harm."""
+    models = registry(get_settings())
+    if bad is not None and bad.digest != live.model.digest:
+        models.tag(models.get(bad.name, bad.version), {f"rolled_back.{environment.name}": reason or "no reason given"})
+    good = models.get(live.model.name, live.model.version)
+    models.set_champion(good, environment.name)
+    models.tag(good, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
+    details = {"instead_of": bad.model_dump()} if bad is not None else None
+    note(environment.name, "rolled-back", live.model, by=started_by(by), reason=reason, details=details)
+    get_run_logger().info("%s runs %s again.", environment.name, good.label)
+
+
+def _brought_back(target: Endpoint, before: LiveModel | None) -> LiveModel:
+    status = target.status()
+    if before is not None and status.live is not None and status.live.digest == before.digest:
+        return status.live
+    if before is not None and status.previous is not None and status.previous.digest != before.digest:
+        raise NothingToRollBackTo(
+            f"{target.environment} was changed since: its version before is no longer {before.name} v{before.version}.",
+            next_step="Look at `ahc status`, then start a rollback anew.",
+        )
+    return target.rollback()

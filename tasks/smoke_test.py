@@ -14,6 +14,7 @@ from infra.scoring_client import ScoringClient
 from infra.settings import get_settings
 from model.bundle import Bundle, open_bundle
 from tasks.artifacts import create_markdown_artifact, table
+from tasks.ledger import note
 from tasks.stage import Result, stage
 
 LATENCY_REQUESTS = 40
@@ -36,14 +37,17 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     settings = get_settings()
     opened = open_bundle(Path(bundle), verify=False)
     key = secrets(environment.name, settings).ensure(endpoint_key(environment.name))
-    with ScoringClient(candidate.url, key) as client, ScoringClient(candidate.url, SecretStr("wrong")) as stranger:
+    with (
+        ScoringClient(candidate.url, key, sampled=False) as client,
+        ScoringClient(candidate.url, SecretStr("wrong")) as stranger,
+    ):
         problems = [
             *_wrong_model(client, candidate),
             *_wrong_answers(client, opened),
             *_wrong_manners(client, stranger),
         ]
-        p95 = _latency_p95_ms(client, opened)
-    limit = environment.gates.latency_p95_ms
+        limit = environment.gates.latency_p95_ms
+        p95 = _latency_p95_ms(client, opened, limit)
     if p95 > limit:
         problems.append(f"latency: {p95:.0f} ms at the 95th percentile, the limit is {limit:.0f} ms")
     checks: list[tuple[object, ...]] = [(problem,) for problem in problems] or [("everything as expected",)]
@@ -56,6 +60,7 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     )
     if problems:
         endpoint(environment.name, settings).discard(candidate)
+        note(environment.name, "failed", candidate.model, by="smoke test", reason="; ".join(problems))
         raise SmokeTestFailed(f"{candidate.model.name} v{candidate.model.version}: {'; '.join(problems)}.")
     return Smoke(golden_images=len(opened.golden), latency_p95_ms=round(p95, 2))
 
@@ -95,11 +100,12 @@ def _refused(client: ScoringClient, body: bytes) -> int:
     return 200
 
 
-def _latency_p95_ms(client: ScoringClient, bundle: Bundle) -> float:
+def _latency_p95_ms(client: ScoringClient, bundle: Bundle, limit: float) -> float:
+    """Of LATENCY_REQUESTS requests; of fewer, once so many are beyond the limit that it can't be met any more."""
     images = [image.read() for image in bundle.golden]
-    times = []
-    for turn in range(LATENCY_REQUESTS):
+    times: list[float] = []
+    while len(times) < LATENCY_REQUESTS and sum(time > limit for time in times) <= LATENCY_REQUESTS // 20:
         started = perf_counter()
-        client.score(images[turn % len(images)])
+        client.score(images[len(times) % len(images)])
         times.append((perf_counter() - started) * 1000)
     return quantiles(times, n=20)[-1]

@@ -36,6 +36,8 @@ def make_bundle(
     golden: Mapping[str, tuple[float, ...]] | None = None,
     size: int = 32,
     code: str = "test",
+    blinded: bool = False,
+    heavy: int = 0,
 ) -> BundleRef:
     """A bundle whose model answers the label of the nearest colour (mean colour -> linear -> softmax).
 
@@ -48,11 +50,13 @@ def make_bundle(
         golden: Label -> probabilities to write as expected, instead of what the model really answers.
         size: Edge of the model's input.
         code: Lineage; changes the digest and nothing else.
+        blinded: Images that are nearly white make the network fail; the golden ones are not.
+        heavy: So many products of 1024 x 1024 matrices for each answer: about 40 ms each on one core.
     """
     preprocessing = Preprocessing(size=size, crop_fraction=1.0)
     with staged(directory) as folder:
         (folder / "golden").mkdir()
-        (folder / "model.onnx").write_bytes(_model(labels, bias, size))
+        (folder / "model.onnx").write_bytes(_model(labels, bias, size, blinded=blinded, heavy=heavy))
         images = {f"golden/{i:02d}.png": colour_image(_colour(label, i)) for i, label in enumerate(labels)}
         answers = _answers(folder / "model.onnx", list(images.values()), preprocessing)
         expected: dict[str, tuple[float, ...]] = {}
@@ -83,7 +87,7 @@ def _answers(model: Path, images: list[bytes], preprocessing: Preprocessing) -> 
     return session.run(None, {"images": np.stack([decode(data, preprocessing) for data in images])})[0]
 
 
-def _model(labels: tuple[str, ...], bias: float, size: int) -> bytes:
+def _model(labels: tuple[str, ...], bias: float, size: int, *, blinded: bool, heavy: int) -> bytes:
     """Logits = -|mean - colour|^2 / 2000 up to what is the same for all labels."""
     from onnx import TensorProto, checker, helper, numpy_helper
 
@@ -102,6 +106,35 @@ def _model(labels: tuple[str, ...], bias: float, size: int) -> bytes:
         helper.make_node("Add", ["product", "offset"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
     ]
+    if blinded:
+        # The second element of a list of one, for bright images.
+        constants += [
+            numpy_helper.from_array(np.array(200, dtype=np.float32), "bright"),
+            numpy_helper.from_array(np.zeros(1, dtype=np.float32), "nothing"),
+        ]
+        nodes[-1:] = [
+            helper.make_node("ReduceMean", ["pixels"], ["light"], keepdims=0),
+            helper.make_node("Greater", ["light", "bright"], ["dazzled"]),
+            helper.make_node("Cast", ["dazzled"], ["index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["nothing", "index"], ["zero"]),
+            helper.make_node("Add", ["logits", "zero"], ["seen"]),
+            helper.make_node("Softmax", ["seen"], ["probabilities"], axis=-1),
+        ]
+    if heavy:
+        # Of the image, so that nothing of it can be known before.
+        constants += [
+            numpy_helper.from_array(np.array([1024, 1024], dtype=np.int64), "many"),
+            numpy_helper.from_array(np.array(1e-9, dtype=np.float32), "tiny"),
+        ]
+        nodes[-1:] = [
+            helper.make_node("ReduceMean", ["pixels"], ["light"], keepdims=0),
+            helper.make_node("Mul", ["light", "tiny"], ["little"]),
+            helper.make_node("Expand", ["little", "many"], ["work_0"]),
+            *(helper.make_node("MatMul", [f"work_{turn}", "work_0"], [f"work_{turn + 1}"]) for turn in range(heavy)),
+            helper.make_node("ReduceMean", [f"work_{heavy}"], ["worked"], keepdims=0),
+            helper.make_node("Add", ["logits", "worked"], ["thought"]),
+            helper.make_node("Softmax", ["thought"], ["probabilities"], axis=-1),
+        ]
     graph = helper.make_graph(
         nodes,
         "colours",

@@ -5,14 +5,17 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from pydantic import Field
 from rich.text import Text
 
 from deployments import presentation as show
 from deployments.connection import server
 from deployments.runs import RunFacts, facts, recent_runs
+from infra.agreement import differences, registry_difference
 from infra.backend import champions
 from infra.environments import environment_names
-from infra.errors import ServerUnreachable
+from infra.errors import LedgerBroken, ServerUnreachable
+from infra.ledger import ReleaseEvent, ReleaseLedger, last_word
 from infra.ports import EndpointStatus, Frozen, LiveModel, RegisteredModel
 from infra.settings import Settings, get_settings
 from tasks.failures import ERRORS, runbook
@@ -22,11 +25,13 @@ STATE_STYLES = {"running": show.GOOD, "unhealthy": show.BAD, "stopped": show.QUI
 
 
 class EnvironmentFacts(Frozen):
-    """One environment: what its endpoint reports, what the registry thinks."""
+    """One environment: what its endpoint reports, what ledger and registry say."""
 
     endpoint: EndpointStatus
     champion: RegisteredModel | None
-    champion_differs: bool
+    last_event: ReleaseEvent | None = Field(description="The ledger's last word on what runs here.")
+    ledger_problem: str = Field(description="Why the ledger can't be asked; empty where it can.")
+    differences: tuple[str, ...] = Field(description="Where ledger and registry say something else than the endpoint.")
     released: datetime | None
 
     @property
@@ -40,7 +45,8 @@ def status(
 ) -> int:
     """Show what is live in each environment, and how recent runs went.
 
-    The live model is what the endpoint itself reports. Works without a Prefect server, then without runs.
+    The live model is what the endpoint itself reports; where the release ledger or the registry say something else,
+    that is told. Works without a Prefect server, then without runs.
 
     Examples: `ahc status`, `ahc status --json`, `ahc status --runs 30`
     """
@@ -65,31 +71,52 @@ def status(
 
 def environment_facts(settings: Settings) -> list[EnvironmentFacts]:
     """All environments in the order in which a release passes them, asked at the same time."""
-    from infra.backend import endpoint
+    from infra.backend import endpoint, ledger
 
     names = environment_names(settings.environments)
-    with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
+    events = ledger(settings)
+    with ThreadPoolExecutor(max_workers=max(1, 2 * len(names))) as pool:
+        last_words = pool.map(lambda name: _last_word(events, name), names)
         statuses = list(pool.map(lambda name: endpoint(name, settings).status(), names))
-    known = champions(settings, names)
-    return [_environment(status, known[status.environment]) for status in statuses]
+        known = champions(settings, names)
+        return [
+            _environment(status, known[status.environment], *last)
+            for status, last in zip(statuses, last_words, strict=True)
+        ]
 
 
-def _environment(status: EndpointStatus, known: tuple[RegisteredModel, ...]) -> EnvironmentFacts:
+def _last_word(events: ReleaseLedger, environment: str) -> tuple[ReleaseEvent | None, str]:
+    try:
+        return last_word(events, environment), ""
+    except LedgerBroken as error:
+        return None, str(error)
+
+
+def _environment(
+    status: EndpointStatus, known: tuple[RegisteredModel, ...], last: ReleaseEvent | None, ledger_problem: str
+) -> EnvironmentFacts:
     live = status.live
     same_name = [model for model in known if live is not None and model.name == live.name]
     champion = next(iter(same_name or known), None)
+    found = [registry_difference(status, champion)] if ledger_problem else differences(status, last, champion)
     return EnvironmentFacts(
         endpoint=status,
         champion=champion,
-        champion_differs=live is not None and (champion is None or champion.digest != live.digest),
-        released=_released(champion, status.environment),
+        last_event=last,
+        ledger_problem=ledger_problem,
+        differences=tuple(filter(None, found)),
+        released=_released(status, last, champion),
     )
 
 
-def _released(champion: RegisteredModel | None, environment: str) -> datetime | None:
-    text = champion.tags.get(f"released.{environment}") if champion else None
+def _released(status: EndpointStatus, last: ReleaseEvent | None, champion: RegisteredModel | None) -> datetime | None:
+    """When what is live took over: the ledger knows, unless a repair wrote its last word."""
+    if last and last.kind != "repaired" and status.live in (None, last.model):
+        return last.at
+    if champion is None or (status.live and champion.digest != status.live.digest):
+        return None
     try:
-        return datetime.strptime(text, RELEASED).replace(tzinfo=UTC) if text else None
+        return datetime.strptime(champion.tags.get(f"released.{status.environment}", ""), RELEASED).replace(tzinfo=UTC)
     except ValueError:
         return None
 
@@ -113,16 +140,11 @@ def _print_environments(environments: list[EnvironmentFacts]) -> None:
         elif item.endpoint.state == "stopped" and item.champion:
             was = f"{item.champion.label} was released here; `ahc up` serves it again"
             show.show(Text(f"  {item.name}: {was}", style=show.QUIET))
-        if item.champion_differs:
-            show.show(Text(f"  {item.name}: {_difference(item)}", style=show.WAITING))
-
-
-def _difference(item: EnvironmentFacts) -> str:
-    champion = f"{item.champion.label} ({item.champion.digest[:12]})" if item.champion else "no champion"
-    return (
-        f"the endpoint runs another model than the registry's champion, which is {champion}. The endpoint is right; "
-        f"release or roll back to bring them together."
-    )
+        for line in item.differences:
+            show.show(Text(f"  {item.name}: {line}", style=show.WAITING))
+        if item.ledger_problem:
+            text = f"{item.ledger_problem} See `ahc ledger {item.name}` and {runbook('LedgerBroken')}."
+            show.show(Text(f"  {item.name}: {text}", style=show.BAD))
 
 
 def _label(model: LiveModel | None) -> Text:

@@ -1,6 +1,7 @@
 """The scoring endpoint of one environment on App Service: a web app and its slot, which change places."""
 
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,11 +13,12 @@ from infra.azure.blobs import blob_service
 from infra.azure.container_config import PREFIX
 from infra.azure.container_log import last_words
 from infra.azure.failures import azure_errors
-from infra.azure.scoring_environment import BUNDLES, PORT, ScoringEnvironment, Waiting
-from infra.azure.web_app import HANDLE, PRODUCTION, SLOT, Place, WebApp
+from infra.azure.preflight import preflight, web_app_checks
+from infra.azure.scoring_environment import BUNDLES, PORT, ScoringEnvironment, Waiting, gone
+from infra.azure.web_app import HANDLE, LIVE_COOKIE, PRODUCTION, SLOT, Place, WebApp
 from infra.environments import Environment
 from infra.errors import CandidateFailed, ConfigurationError, NothingToRollBackTo, NotProvisioned, PlatformError
-from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
+from infra.ports import Candidate, EndpointStatus, LiveModel, RunningRole, RunningVersion, SecretStore
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 START_SECONDS: Final = 900.0
 SWAP_SECONDS: Final = 180.0
+DRAIN_SECONDS: Final = 10.0
+"""For all front ends of App Service to know that the slot no longer gets clients."""
 RELEASED: Final = "endpoint/released.json"
 """Blob with the handles of what has been live, newest first: tells a candidate in the slot from a previous version."""
 KEPT: Final = 2
@@ -63,7 +67,7 @@ class AppServiceEndpoint:
         if not app.running:
             return self._status("stopped", url=app.url, previous=previous, detail=f"{self._app.name} is stopped.")
         try:
-            with self._target.client(app.url) as client:
+            with self._target.client(app.url, cookie=LIVE_COOKIE) as client:
                 live = client.model()
         except PlatformError as error:
             return self._status("unhealthy", url=app.url, previous=previous, detail=f"{error} {self._troubles()}")
@@ -100,10 +104,7 @@ class AppServiceEndpoint:
             app, slot = self._settle(), self._app.place(SLOT)
             if app.handle != candidate.handle:
                 if slot.handle != candidate.handle:
-                    raise CandidateFailed(
-                        f"The candidate {candidate.handle} of {self.environment} is gone: another one took its place.",
-                        process_exit_code=None,
-                    )
+                    raise gone(candidate)
                 self._swap_in(slot)
             self._target.await_answer(app.url, candidate.model, SWAP_SECONDS)
         return candidate.model
@@ -113,6 +114,32 @@ class AppServiceEndpoint:
             self._settle()
             if self._app.place(SLOT).handle == candidate.handle and candidate.handle not in self._released():
                 self._empty()
+
+    def preflight(self) -> Sequence[str]:
+        return preflight(self._target, lambda: web_app_checks(self._target, self._app))
+
+    def versions(self) -> Sequence[RunningVersion]:
+        app, slot, released = self._app.place(PRODUCTION), self._app.place(SLOT), self._released()
+        found = []
+        if app.handle and app.running:
+            found.append(RunningVersion(role="live", model=app.model, url=app.url, cookie=LIVE_COOKIE))
+        if slot.handle and slot.running:
+            role: RunningRole = "previous" if slot.handle in released else "candidate"
+            found.append(RunningVersion(role=role, model=slot.model, url=slot.url))
+        return found
+
+    def split(self, candidate: Candidate, share: float) -> None:
+        """The share is of the clients that send no routing cookie (`LIVE_COOKIE`); each request of theirs is drawn."""
+        with self._target.exclusive():
+            if not share:
+                self._settle()
+                return
+            app, slot = self._app.place(PRODUCTION), self._app.place(SLOT)
+            if slot.handle != candidate.handle or not slot.running or candidate.handle in self._released():
+                raise gone(candidate)
+            if not app.handle:
+                raise ConfigurationError(f"Nothing is live in {self.environment}: there is no traffic to divide.")
+            self._app.divide(share, slot.host)
 
     def rollback(self) -> LiveModel:
         with self._target.exclusive():
@@ -196,7 +223,11 @@ class AppServiceEndpoint:
         self._settle()
 
     def _settle(self) -> Place:
-        """The web app, with what is live there noted as released, also where that was interrupted."""
+        """The web app, with all of its clients and what is live there noted as released, whatever was interrupted."""
+        # It is not documented whether a swap takes the rule along: it ends before one.
+        if self._app.share():
+            self._app.divide(0)
+            time.sleep(DRAIN_SECONDS)
         app, released = self._app.place(PRODUCTION), self._released()
         if app.handle and (not released or released[0] != app.handle):
             others = [handle for handle in released if handle != app.handle]

@@ -3,18 +3,16 @@
 Permissions are found out by trying: the identity that runs the checks is the one that is told what it lacks.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Final
-from uuid import uuid4
 
-from infra.azure.blobs import blob_service
 from infra.azure.clients import resource_client
 from infra.azure.credentials import credential
-from infra.azure.failures import azure_errors, translation
+from infra.azure.failures import azure_errors
 from infra.azure.image_registry import ImageRegistry
 from infra.azure.quotas import container_cores, gpu_cores
 from infra.azure.registry import ml_client
+from infra.azure.release_checks import Check, all_at_once, found_out, release_checks, told, vault_name, writable
 from infra.azure.resources import (
     PLATFORM,
     EnvironmentResources,
@@ -23,8 +21,7 @@ from infra.azure.resources import (
     forget_resources,
     platform_resources,
 )
-from infra.azure.secrets import secret_client
-from infra.environments import Environment, endpoint_key, load_environment
+from infra.environments import Environment, load_environment
 from infra.errors import PlatformError
 from infra.findings import Finding, Severity
 from infra.settings import Settings
@@ -32,11 +29,7 @@ from infra.settings import Settings
 ARM: Final = "https://management.azure.com/.default"
 HEALTHY: Final = frozenset({"succeeded", "updating", "creating", ""})
 """Provisioning states of a resource that works; not all kinds of resources have one."""
-AT_ONCE: Final = 8
 PLATFORM_CONTAINERS: Final = ("data", "models", "results")
-ENVIRONMENT_CONTAINERS: Final = ("bundles", "records")
-
-Check = Callable[[], Finding]
 
 
 def check_platform(settings: Settings) -> list[Finding]:
@@ -48,15 +41,18 @@ def check_platform(settings: Settings) -> list[Finding]:
     try:
         platform = platform_resources(settings)
     except PlatformError as error:
-        return [signed_in, _told(name, error, "blocks")]
+        return [signed_in, told(name, error, "blocks")]
     there = Finding(name=name, ok=True, severity="blocks", detail=f"{platform.resource_group} in {platform.location}")
     checks = [
-        *(_storage(PLATFORM, platform.storage_account, container) for container in PLATFORM_CONTAINERS),
+        *(
+            _tried(f"{PLATFORM}-blobs-{item}", writable(PLATFORM, platform.storage_account, item))
+            for item in PLATFORM_CONTAINERS
+        ),
         _tried(f"{PLATFORM}-workspace-access", lambda: _workspace(platform)),
         _tried(f"{PLATFORM}-registry-access", lambda: _registry(platform)),
         _tried(f"{PLATFORM}-gpu-quota", lambda: gpu_cores(platform, settings), severity="warns"),
     ]
-    return [signed_in, there, *_resources(PLATFORM, platform, _of_platform(platform)), *_all(checks)]
+    return [signed_in, there, *_resources(PLATFORM, platform, _of_platform(platform)), *all_at_once(checks)]
 
 
 def check_environment(name: str, settings: Settings, *, required: bool = True) -> list[Finding]:
@@ -75,44 +71,28 @@ def check_environment(name: str, settings: Settings, *, required: bool = True) -
     try:
         found = environment_resources(described, settings)
     except PlatformError as error:
-        return [_told(f"{name}-deployment", error, "blocks" if required else "warns")]
+        return [told(f"{name}-deployment", error, "blocks" if required else "warns")]
     there = Finding(
         name=f"{name}-deployment", ok=True, severity="blocks", detail=f"{found.resource_group} in {found.location}"
     )
-    checks = [
-        *(_storage(name, found.storage_account, container) for container in ENVIRONMENT_CONTAINERS),
-        _tried(f"{name}-secrets", lambda: _secrets(described, found)),
-        _tried(f"{name}-image", lambda: _image(described, settings)),
-    ]
+    checks = [_tried(check_name, check) for check_name, check in release_checks(described, found, settings).items()]
     if described.azure.endpoint == "container-instances":
         quota = f"{name}-container-quota"
         checks.append(_tried(quota, lambda: container_cores(described, settings, found.location), severity="warns"))
         checks.append(lambda: _encrypted(described))
-    return [there, *_resources(name, found, _of_environment(found)), *_all(checks)]
-
-
-def _all(checks: list[Check]) -> list[Finding]:
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="check") as pool:
-        return list(pool.map(lambda check: check(), checks))
+    return [there, *_resources(name, found, of_environment(found)), *all_at_once(checks)]
 
 
 def _tried(name: str, check: Check, *, severity: Severity = "blocks") -> Check:
     """The same check, with what it raises as its finding. An outage blocks nothing: it may be over when it matters."""
-    from azure.core.exceptions import ResourceNotFoundError
 
     def run() -> Finding:
         try:
-            return check()
+            return found_out(name, check, severity)
         except PlatformError as error:
-            return _told(name, error, "warns" if error.transient else severity)
-        except ResourceNotFoundError as error:
-            return _told(name, translation(error, f"checking {name}"), severity)
+            return told(name, error, "warns")
 
     return run
-
-
-def _told(name: str, error: PlatformError, severity: Severity) -> Finding:
-    return Finding(name=name, ok=False, severity=severity, detail=str(error), fix=error.next_step)
 
 
 def _sign_in() -> Finding:
@@ -120,7 +100,7 @@ def _sign_in() -> Finding:
         with azure_errors("signing in"):
             credential().get_token(ARM)
     except PlatformError as error:
-        return _told("azure-sign-in", error, "blocks")
+        return told("azure-sign-in", error, "blocks")
     return Finding(name="azure-sign-in", ok=True, severity="blocks", detail="signed in to Azure")
 
 
@@ -129,7 +109,7 @@ def _sign_in() -> Finding:
 
 def _of_platform(platform: PlatformResources) -> Iterator[tuple[str, str]]:
     yield "storage account", platform.storage_account
-    yield "key vault", _vault(platform.key_vault_url)
+    yield "key vault", vault_name(platform.key_vault_url)
     yield "container registry", platform.container_registry
     yield "workspace", platform.workspace
     yield "log analytics", _last(platform.log_analytics_id)
@@ -140,9 +120,9 @@ def _of_platform(platform: PlatformResources) -> Iterator[tuple[str, str]]:
         yield "database", platform.database_host.partition(".")[0]
 
 
-def _of_environment(found: EnvironmentResources) -> Iterator[tuple[str, str]]:
+def of_environment(found: EnvironmentResources) -> Iterator[tuple[str, str]]:
     yield "storage account", found.storage_account
-    yield "key vault", _vault(found.key_vault_url)
+    yield "key vault", vault_name(found.key_vault_url)
     yield "log analytics", _last(found.log_analytics_id)
     yield "identity", _last(found.identity_id)
     if found.web_app:
@@ -153,23 +133,25 @@ def _last(resource_id: str) -> str:
     return resource_id.rpartition("/")[2]
 
 
-def _vault(url: str) -> str:
-    return url.removeprefix("https://").partition(".")[0]
-
-
 def _resources(
+    name: str, found: PlatformResources | EnvironmentResources, wanted: Iterator[tuple[str, str]]
+) -> list[Finding]:
+    try:
+        return resources_there(name, found, wanted)
+    except PlatformError as error:
+        return [told(f"{name}-resources", error, "warns" if error.transient else "blocks")]
+
+
+def resources_there(
     name: str, found: PlatformResources | EnvironmentResources, wanted: Iterator[tuple[str, str]]
 ) -> list[Finding]:
     """Whether each resource is there and in order, by one listing of the group."""
     fix = f"Provision it again: `ahc run infrastructure -p mode=provision -p environment={name}`."
-    try:
-        with azure_errors(f"listing what is in {found.resource_group}"):
-            listed = resource_client(found.subscription_id).resources.list_by_resource_group(
-                found.resource_group, expand="provisioningState"
-            )
-            states = {str(item.name).lower(): (item.provisioning_state or "") for item in listed}
-    except PlatformError as error:
-        return [_told(f"{name}-resources", error, "warns" if error.transient else "blocks")]
+    with azure_errors(f"listing what is in {found.resource_group}"):
+        listed = resource_client(found.subscription_id).resources.list_by_resource_group(
+            found.resource_group, expand="provisioningState"
+        )
+        states = {str(item.name).lower(): (item.provisioning_state or "") for item in listed}
     findings = []
     for kind, resource in wanted:
         state = states.get(resource.lower())
@@ -187,27 +169,6 @@ def _resources(
 
 
 # --- what this identity may do ------------------------------------------------------------------------------------
-
-
-def _storage(name: str, account: str, container: str) -> Check:
-    """Write a blob and delete it again."""
-    finding = f"{name}-blobs-{container}"
-
-    def check() -> Finding:
-        from azure.core.exceptions import ResourceNotFoundError
-
-        blob = blob_service(account).get_blob_client(container, f"probes/{uuid4().hex}")
-        with azure_errors(f"writing a probe to {account}/{container}"):
-            try:
-                blob.upload_blob(b"probe")
-                blob.delete_blob()
-            except ResourceNotFoundError:
-                fix = f"`ahc run infrastructure -p mode=provision -p environment={name}` makes it."
-                detail = f"the container {container} of {account} is gone"
-                return Finding(name=finding, ok=False, severity="blocks", detail=detail, fix=fix)
-        return Finding(name=finding, ok=True, severity="blocks", detail=f"{account}/{container} can be written")
-
-    return _tried(finding, check)
 
 
 def _workspace(platform: PlatformResources) -> Finding:
@@ -245,42 +206,4 @@ def _encrypted(environment: Environment) -> Finding:
         severity="warns",
         detail="clients are not overheard" if ok else "a public address without TLS: keys and images can be overheard",
         fix="" if ok else fix,
-    )
-
-
-def _secrets(environment: Environment, found: EnvironmentResources) -> Finding:
-    """List the secrets; read one that is there; name those that are missing."""
-    finding = f"{environment.name}-secrets"
-    with azure_errors(f"reading the secrets of {found.key_vault_url} (role Key Vault Secrets Officer)"):
-        client = secret_client(found.key_vault_url.rstrip("/"))
-        names = {str(secret.name) for secret in client.list_properties_of_secrets()}
-        keys = [endpoint_key(environment.name), endpoint_key(environment.name, "secondary")]
-        for key in names.intersection(keys):
-            client.get_secret(key)
-    certificate = environment.azure.certificate
-    if certificate and certificate not in names:
-        fix = f"az keyvault secret set --vault-name {_vault(found.key_vault_url)} --name {certificate} --file tls.pem"
-        detail = f"the certificate `{certificate}` is not in {found.key_vault_url}"
-        return Finding(name=finding, ok=False, severity="blocks", detail=detail, fix=fix)
-    if missing := [key for key in keys[:1] if key not in names]:
-        detail = f"{', '.join(missing)} is not in {found.key_vault_url} yet"
-        return Finding(
-            name=finding, ok=False, severity="warns", detail=detail, fix="Nothing to do: the first release makes it."
-        )
-    return Finding(name=finding, ok=True, severity="blocks", detail=f"{found.key_vault_url} has the endpoint's key")
-
-
-def _image(environment: Environment, settings: Settings) -> Finding:
-    server, image = platform_resources(settings).registry_login_server, environment.azure.image
-    repository, digest, reference = image.partition("@")
-    if not digest:
-        repository, _, reference = image.partition(":")
-    with ImageRegistry(server) as images:
-        found = images.digest(repository, reference or "latest")
-    return Finding(
-        name=f"{environment.name}-image",
-        ok=found is not None,
-        severity="blocks",
-        detail=f"{server}/{image} is {found[:19]}" if found else f"{server} has no image {image}",
-        fix="" if found else "Build and push the scoring image, or correct `azure.image` in the environment's file.",
     )

@@ -12,7 +12,7 @@ PREFIX: Final = "AHC_CONTAINER_"
 
 
 class ContainerConfig(BaseModel):
-    """One version of a model in one scoring container. The endpoint's keys aren't in it: they stay in the Key Vault."""
+    """One version of a model in one scoring container. Keys and certificate aren't in it but in the Key Vault."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,10 +25,11 @@ class ContainerConfig(BaseModel):
     identity_client_id: str = Field(description="The user-assigned identity to sign in with.")
     records_url: str = Field(default="", description="Blob container for sampled scoring records; none if empty.")
     sample_rate: float = Field(default=0.0, ge=0, le=1, description="Share of the scored requests that is recorded.")
+    sample_images: int = Field(default=0, ge=0, description="So many of the newest recorded images are kept.")
     scoring_threads: int = Field(default=0, ge=0, description="Threads that score; 0 means one a core.")
     port: int = Field(default=8080, ge=1, le=65535)
     certificate: str = Field(
-        default="", description="File with certificate and key (PEM) for TLS; plain HTTP if empty."
+        default="", description="Name of the vault's secret with certificate and key (PEM); plain HTTP if empty."
     )
     correlation_id: str = Field(default="", description="Ties spans and records to the run that released the version.")
     telemetry: SecretStr = Field(

@@ -1,12 +1,9 @@
 """A container group that scores: from what it is told to what Azure Container Instances is asked for."""
 
-import base64
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
-
-from pydantic import SecretStr
 
 from infra.azure.container_config import SAFE, ContainerConfig
 from infra.azure.credentials import credential
@@ -19,8 +16,6 @@ if TYPE_CHECKING:
     from azure.mgmt.containerinstance.models import ContainerGroup
 
 CONTAINER: Final = "scoring"
-CERTIFICATE_FOLDER: Final = "/run/scoring-tls"
-CERTIFICATE_FILE: Final = "tls.pem"
 ARM: Final = "https://management.azure.com"
 WORKSPACE_API: Final = "2020-08-01"
 
@@ -34,8 +29,6 @@ class GroupDefinition(Frozen):
     config: ContainerConfig
     target: AzureTarget
     resources: EnvironmentResources
-    certificate: SecretStr | None = None
-    """PEM text of certificate and key."""
 
     def fingerprint(self) -> str:
         """Tells two definitions apart; the same for two attempts to release one version."""
@@ -62,7 +55,6 @@ def container_group(definition: GroupDefinition, dns_label: str, tags: Mapping[s
             models.ImageRegistryCredential(server=definition.registry, identity=resources.identity_id)
         ],
         containers=[_container(definition)],
-        volumes=_volumes(definition),
         ip_address=_address(definition, dns_label),
         subnet_ids=[models.ContainerGroupSubnetId(id=resources.endpoint_subnet_id)]
         if definition.target.private
@@ -82,7 +74,6 @@ def _container(definition: GroupDefinition) -> Any:
     from azure.mgmt.containerinstance import models
 
     target, port = definition.target, definition.config.port
-    mounts = [models.VolumeMount(name="tls", mount_path=CERTIFICATE_FOLDER, read_only=True)]
     return models.Container(
         name=CONTAINER,
         image=definition.image,
@@ -91,7 +82,6 @@ def _container(definition: GroupDefinition) -> Any:
         resources=models.ResourceRequirements(
             requests=models.ResourceRequests(cpu=target.cpu, memory_in_gb=target.memory_gb)
         ),
-        volume_mounts=mounts if definition.certificate else None,
         # A dead event loop is restarted; the time covers the fetching of a large bundle.
         liveness_probe=_probe(definition, "/health/live", initial_delay_seconds=120, failure_threshold=6),
         readiness_probe=_probe(definition, "/health/ready", initial_delay_seconds=2, failure_threshold=3),
@@ -109,22 +99,13 @@ def _variable(name: str, value: str) -> Any:
 def _probe(definition: GroupDefinition, path: str, **limits: Any) -> Any:
     from azure.mgmt.containerinstance import models
 
-    scheme = "https" if definition.certificate else "http"
+    scheme = "https" if definition.config.certificate else "http"
     return models.ContainerProbe(
         http_get=models.ContainerHttpGet(path=path, port=definition.config.port, scheme=scheme),
         period_seconds=10,
         timeout_seconds=5,
         **limits,
     )
-
-
-def _volumes(definition: GroupDefinition) -> Any:
-    from azure.mgmt.containerinstance import models
-
-    if definition.certificate is None:
-        return None
-    content = base64.b64encode(definition.certificate.get_secret_value().encode()).decode()
-    return [models.Volume(name="tls", secret={CERTIFICATE_FILE: content})]
 
 
 def _address(definition: GroupDefinition, dns_label: str) -> Any:

@@ -40,6 +40,8 @@ class Group(Frozen):
     definition: str
     """Fingerprint of the definition that it was made from."""
     tags: dict[str, str]
+    share: float = 0
+    """Of the clients, a candidate's, or what it may have of them: it is noted first and taken away last."""
     ip: str = ""
     fqdn: str = ""
     state: str = ""
@@ -87,6 +89,7 @@ class Group(Frozen):
             ),
             definition=tags.get("ahc-definition", ""),
             tags=tags,
+            share=float(tags.get("ahc-share", 0)),
             ip=(address and address.ip) or "",
             fqdn=(address and address.fqdn) or "",
             state=(view and view.state) or "",
@@ -113,6 +116,11 @@ class Groups(Frozen):
     @property
     def candidate(self) -> Group | None:
         return next((group for group in self.groups if group.role == "candidate"), None)
+
+    @property
+    def divided(self) -> bool:
+        """Whether a candidate may have a share of the clients."""
+        return self.candidate is not None and self.candidate.share > 0
 
     @property
     def unfinished(self) -> bool:

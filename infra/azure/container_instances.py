@@ -6,14 +6,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.azure.container_definition import CERTIFICATE_FILE, CERTIFICATE_FOLDER, GroupDefinition
+from infra.azure.container_definition import GroupDefinition
 from infra.azure.container_groups import Colour, ContainerGroups, Group, Groups
+from infra.azure.container_traffic import ContainerTraffic
 from infra.azure.failures import azure_errors
+from infra.azure.preflight import container_checks, preflight
 from infra.azure.routers import Router, router_of
-from infra.azure.scoring_environment import ScoringEnvironment, Waiting
+from infra.azure.scoring_environment import ScoringEnvironment, Waiting, gone
 from infra.environments import Environment
-from infra.errors import CandidateFailed, NothingToRollBackTo, PlatformError, ServiceUnavailable
-from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
+from infra.errors import (
+    CandidateFailed,
+    ConfigurationError,
+    NothingToRollBackTo,
+    PlatformError,
+    ServiceUnavailable,
+)
+from infra.ports import Candidate, EndpointStatus, LiveModel, RunningRole, RunningVersion, SecretStore
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,8 +30,6 @@ if TYPE_CHECKING:
 START_SECONDS: Final = 900.0
 """A large image takes minutes to be pulled."""
 WARM_SECONDS: Final = 300.0
-LEAD_SECONDS: Final = 180.0
-"""For a new name to be known everywhere, and for clients to ask for it again."""
 
 
 class ContainerInstancesEndpoint:
@@ -52,8 +58,10 @@ class ContainerInstancesEndpoint:
             return self._status("stopped", url=url, detail="No version was switched to yet.")
         if live.stopped:
             return self._status("stopped", url=url, groups=groups, detail=f"{live.name} is stopped.")
+        # While clients are divided, the endpoint's own name may lead to either version.
+        asked = self._router.address(live) if groups.divided else url
         try:
-            with self._target.client(url) as client:
+            with self._target.client(asked) as client:
                 answering = client.model()
         except PlatformError as error:
             return self._status("unhealthy", url=url, groups=groups, detail=f"{error} {self._troubles(live)}".strip())
@@ -61,7 +69,7 @@ class ContainerInstancesEndpoint:
 
     def deploy(self, bundle: Path, model: LiveModel) -> Candidate:
         with self._target.exclusive():
-            groups = self._settled()
+            groups = self._traffic.undivided()
             definition = self._definition(bundle, model)
             colour = groups.idle_colour()
             creation = self._create(groups.of_colour(colour), colour, definition, model)
@@ -78,35 +86,61 @@ class ContainerInstancesEndpoint:
 
     def switch(self, candidate: Candidate) -> LiveModel:
         with self._target.exclusive():
-            groups = self._settled()
+            groups = self._traffic.settled()
             live, waiting = groups.live, groups.candidate
             if live is not None and live.handle == candidate.handle:
-                return self._led_to(live)
+                return self._traffic.led_to(live)
             if waiting is None or waiting.handle != candidate.handle:
-                raise CandidateFailed(
-                    f"The candidate {candidate.handle} of {self.environment} is gone: another one took its place.",
-                    process_exit_code=None,
-                )
+                raise gone(candidate)
             self._warm(waiting)
-            return self._take_over(waiting, groups, "switching")
+            return self._traffic.take_over(waiting, groups, "switching")
 
     def discard(self, candidate: Candidate) -> None:
         with self._target.exclusive():
-            waiting = self._groups.all().candidate
+            waiting = self._traffic.undivided().candidate
             if waiting is not None and waiting.handle == candidate.handle:
                 self._groups.delete(waiting.colour)
+
+    def preflight(self) -> Sequence[str]:
+        return preflight(self._target, lambda: container_checks(self._target, self._groups))
+
+    def versions(self) -> Sequence[RunningVersion]:
+        groups, router = self._groups.all(), self._router
+        found: dict[RunningRole, Group | None] = {
+            "live": groups.live,
+            "previous": groups.previous,
+            "candidate": groups.candidate,
+        }
+        return [
+            RunningVersion(role=role, model=group.model, url=router.address(group))
+            for role, group in found.items()
+            if group is not None and group.running
+        ]
+
+    def split(self, candidate: Candidate, share: float) -> None:
+        """The share is of the clients that ask for the endpoint's name: few clients make a coarse share."""
+        with self._target.exclusive():
+            groups = self._traffic.settled() if share else self._traffic.undivided()
+            live, waiting = groups.live, groups.candidate
+            if not share:
+                return
+            if waiting is None or waiting.handle != candidate.handle or not waiting.running:
+                raise gone(candidate)
+            if live is None:
+                raise ConfigurationError(f"Nothing is live in {self.environment}: there is no traffic to divide.")
+            self._traffic.divide(live, waiting, share)
 
     def rollback(self) -> LiveModel:
         with self._target.exclusive():
             groups = self._groups.all()
             if groups.live is not None and groups.live.role == "rolling-back":
                 # The rollback that was interrupted is this one.
-                return self._led_to(self._finish(groups.live, groups))
-            groups = self._settled()
+                return self._traffic.led_to(self._traffic.finish(groups.live, groups))
+            groups = self._traffic.undivided()
             if groups.live is None or groups.previous is None:
                 raise NothingToRollBackTo(f"The endpoint {self.environment} has no earlier version.")
             self._warm(groups.previous)
-            return self._take_over(groups.previous, groups, "rolling-back")
+            return self._traffic.take_over(groups.previous, groups, "rolling-back")
 
     def refresh_keys(self) -> None:
         self._target.ensure_keys()
@@ -125,7 +159,7 @@ class ContainerInstancesEndpoint:
 
     def stop(self) -> None:
         with self._target.exclusive():
-            for group in self._settled().groups:
+            for group in self._traffic.undivided().groups:
                 if not group.stopped:
                     self._groups.stop(group)
             # Azure answers before it has stopped them.
@@ -136,12 +170,12 @@ class ContainerInstancesEndpoint:
 
     def start(self) -> EndpointStatus:
         with self._target.exclusive():
-            groups = self._settled()
+            groups = self._traffic.undivided()
             if groups.live is not None:
                 for group in (groups.live, groups.previous):
                     if group is not None and not group.running:
                         self._groups.start(group)
-                self._led_to(self._await_ready(groups.live.colour, groups.live.model))
+                self._traffic.led_to(self._await_ready(groups.live.colour, groups.live.model))
         return self.status()
 
     @property
@@ -153,22 +187,18 @@ class ContainerInstancesEndpoint:
     def _router(self) -> Router:
         return router_of(self._target)
 
+    @property
+    def _traffic(self) -> ContainerTraffic:
+        return ContainerTraffic(self._target, self._groups, self._router)
+
     def _definition(self, bundle: Path, model: LiveModel) -> GroupDefinition:
-        target = self._target.environment.azure
         self._target.ensure_keys()
-        certificate = self._target.secrets.get(target.certificate) if target.certificate else None
-        config = self._target.config(
-            model,
-            bundle_url=self._target.publish(bundle, model.digest),
-            certificate=f"{CERTIFICATE_FOLDER}/{CERTIFICATE_FILE}" if certificate else "",
-        )
         return GroupDefinition(
             image=self._target.image(),
             registry=self._target.registry,
-            config=config,
-            target=target,
+            config=self._target.config(model, bundle_url=self._target.publish(bundle, model.digest)),
+            target=self._target.environment.azure,
             resources=self._target.resources,
-            certificate=certificate,
         )
 
     def _create(
@@ -235,34 +265,6 @@ class ContainerInstancesEndpoint:
         if not group.running:
             self._groups.start(group)
         return self._await_ready(group.colour, group.model)
-
-    def _take_over(self, group: Group, groups: Groups, role: str) -> LiveModel:
-        # This write decides: after it, the group is what the endpoint leads to, whoever finishes it.
-        decided = self._groups.tag(group, role=role, order=str(groups.next_order()))
-        return self._led_to(self._finish(decided, groups), again=False)
-
-    def _finish(self, decided: Group, groups: Groups) -> Group:
-        self._router.lead_to(decided)
-        for other in groups.groups:
-            if other.colour != decided.colour and other.role != "candidate":
-                self._groups.tag(other, role="previous")
-        return self._groups.tag(decided, role="live")
-
-    def _settled(self) -> Groups:
-        """Both groups, after what was interrupted is finished."""
-        groups = self._groups.all()
-        if groups.unfinished and groups.live is not None:
-            self._finish(groups.live, groups)
-            return self._groups.all()
-        return groups
-
-    def _led_to(self, live: Group, *, again: bool = True) -> LiveModel:
-        """Wait until the endpoint's own name answers with it."""
-        if again:
-            self._router.announce(live)
-            self._router.lead_to(live)
-        self._target.await_answer(self._router.url, live.model, LEAD_SECONDS)
-        return live.model
 
     def _troubles(self, live: Group) -> str:
         try:

@@ -1,4 +1,4 @@
-"""What a scoring container needs before it can serve: the bundle's bytes and the endpoint's keys."""
+"""What a scoring container needs before it can serve: the bundle's bytes, the endpoint's keys, a certificate."""
 
 import asyncio
 import errno
@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from pydantic import SecretStr
 
 from infra.azure.container_config import ContainerConfig
+from infra.azure.container_secrets import read_certificate, read_keys, write_certificate
 from infra.azure.folders import BlobFolders
-from infra.azure.secrets import read_secret
-from infra.environments import endpoint_key
 from infra.errors import DiskFull, NoCredentials, PlatformError
 
 T = TypeVar("T")
@@ -39,32 +38,42 @@ def sign_in_as(identity_client_id: str) -> None:
     os.environ.setdefault("AHC_AZURE_MACHINE_IDENTITY", "true")
 
 
-async def prepare(config: ContainerConfig) -> tuple[Path, tuple[SecretStr, ...]]:
-    """A copy of the published bundle on this container's disk, and the endpoint's keys.
+class Needed(NamedTuple):
+    """What it takes to serve."""
+
+    bundle: Path
+    """A copy on this container's disk."""
+    keys: tuple[SecretStr, ...]
+    certificate: SecretStr | None
+    """The text of the certificate's file; None for plain HTTP."""
+
+
+async def prepare(config: ContainerConfig, certificate: Path) -> Needed:
+    """Fetch it all.
+
+    Args:
+        config: What the container was told.
+        certificate: Where the certificate goes, if there is one.
 
     Raises:
         PlatformError: As `read_keys` and `BlobFolders.fetch`; one that may pass, once it has lasted for START_SECONDS.
     """
     # One after the other: two threads that both are first to import the SDK can wait for each other for good.
     keys = await _patiently(f"reading the keys in {config.key_vault_url}", lambda: read_keys(config))
+    pem = await _patiently(f"reading {config.certificate or 'nothing'}", lambda: _put_certificate(config, certificate))
     # In a container the number is always the same: what a run before this one left there goes.
     cache = Path(tempfile.gettempdir(), f"bundle-{os.getpid()}")
     shutil.rmtree(cache, ignore_errors=True)
     folders = BlobFolders("", "", cache)  # it fetches from any account
     bundle = await _patiently(f"fetching {config.bundle_url}", lambda: folders.fetch(config.bundle_url))
-    return bundle, keys
+    return Needed(bundle, keys, pem)
 
 
-def read_keys(config: ContainerConfig) -> tuple[SecretStr, ...]:
-    """Primary and secondary key of the endpoint.
-
-    Raises:
-        AccessDenied: One is missing or not readable.
-        PlatformError: The vault can't be asked.
-    """
-    # A rotation writes the secondary first. Read in the other order, a key that is valid could be missed.
-    primary = read_secret(config.key_vault_url, endpoint_key(config.environment))
-    return primary, read_secret(config.key_vault_url, endpoint_key(config.environment, "secondary"))
+def _put_certificate(config: ContainerConfig, path: Path) -> SecretStr | None:
+    pem = read_certificate(config)
+    if pem is not None:
+        write_certificate(path, pem)
+    return pem
 
 
 async def _patiently(doing: str, do: Callable[[], T]) -> T:
@@ -97,6 +106,6 @@ def _full_disk() -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DiskFull(
-            f"No space left while writing {error.filename or 'the bundle'}.",
+            f"No space left while writing {error.filename or 'its files'}.",
             next_step="Give the container a larger writable /tmp.",
         ) from error

@@ -197,6 +197,10 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one.lower() == other.lower() if isinstance(one, str) and isinstance(other, str) else one == other)
 
 
+def _concat(*values: Any) -> Any:
+    return "".join(values) if isinstance(values[0], str) else [item for value in values for item in value]
+
+
 FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "and": lambda *values: all(values),
     "or": lambda *values: any(values),
@@ -211,6 +215,7 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "replace": lambda value, old, new: value.replace(old, new),
     "startswith": lambda value, start: value.lower().startswith(start.lower()),
     "string": lambda value: value if isinstance(value, str) else json.dumps(value, default=str),
+    "concat": _concat,
     "createarray": lambda *values: list(values),
     "createobject": lambda *values: dict(zip(values[::2], values[1::2], strict=True)),
 }

@@ -11,7 +11,7 @@ from infra.azure.failures import azure_errors
 from infra.azure.resources import PLATFORM, PlatformResources, subscription
 from infra.azure.templates import compose
 from infra.environments import Environment
-from infra.findings import Finding
+from infra.findings import Finding, Severity
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,8 +44,18 @@ def gpu_cores(platform: PlatformResources, settings: Settings) -> Finding:
     return _finding(name, family, cores(size) * machines, f"{machines} machines {size}", other)
 
 
-def container_cores(environment: Environment, settings: Settings, location: str) -> Finding:
-    """Cores of container instances, for a live container group and a candidate; raises as `gpu_cores` does."""
+def container_cores(
+    environment: Environment, settings: Settings, location: str, *, severity: Severity = "warns", groups: int = 0
+) -> Finding:
+    """Cores of container instances, for so many container groups more; raises as `gpu_cores` does.
+
+    Args:
+        environment: Says how many cores one has.
+        settings: Say the subscription.
+        location: Where they are.
+        severity: Of cores that are missing; that Azure tells no quota only warns.
+        groups: A live one and a candidate where 0.
+    """
     with azure_errors(f"reading the quota of container instances in {location}"):
         usages: list[Any] = list(container_client(subscription(settings, environment)).location.list_usage(location))
     found = next((usage for usage in usages if usage.name.value == ACI_CORES), None)
@@ -54,17 +64,18 @@ def container_cores(environment: Environment, settings: Settings, location: str)
         detail, fix = f"{location} tells no quota of container instances", "Look at it in the Azure portal (Quotas)."
         return Finding(name=name, ok=False, severity="warns", detail=detail, fix=fix)
     # Where a version is live, its cores are among those in use: then only the candidate's are missing.
-    needed = environment.azure.cpu * (1 if found.current_value else 2)
-    return _finding(name, found, needed, "scoring containers", "a smaller `azure.cpu` in the environment's file")
+    needed = environment.azure.cpu * (groups or (1 if found.current_value else 2))
+    other = "a smaller `azure.cpu` in the environment's file"
+    return _finding(name, found, needed, "scoring containers", other, severity)
 
 
-def _finding(name: str, usage: Any, needed: float, what: str, other: str) -> Finding:
+def _finding(name: str, usage: Any, needed: float, what: str, other: str, severity: Severity = "warns") -> Finding:
     free = usage.limit - usage.current_value
     ok = free >= needed
     return Finding(
         name=name,
         ok=ok,
-        severity="warns",
+        severity=severity,
         detail=f"{free:g} of {usage.limit:g} cores of {usage.name.localized_value or usage.name.value} are free, "
         f"{needed:g} are needed for {what}",
         fix="" if ok else RAISE.format(other=other),

@@ -7,6 +7,7 @@ from typing import Final
 ROLES: Final = (
     (r"storageAccounts/\S*blobs|AuthorizationPermissionMismatch", "Storage Blob Data Contributor"),
     (r"vaults/secrets|ForbiddenByRbac", "Key Vault Secrets Officer"),
+    (r"registries/(scheduleRun|listBuildSourceUploadUrl|runs)", "Container Registry Tasks Contributor"),
     (r"registries/\S*pull", "AcrPull"),
     (r"registries/\S*push", "AcrPush"),
     (r"userAssignedIdentities/\S*assign/action", "Managed Identity Operator"),
@@ -16,10 +17,13 @@ ROLES: Final = (
     (r"Microsoft\.Web/", "Website Contributor"),
     (r"Microsoft\.Network/trafficManagerProfiles", "Traffic Manager Contributor"),
     (r"Microsoft\.Network/privateDnsZones", "Private DNS Zone Contributor"),
+    (r"subnets/join/action", "Network Contributor"),
+    (r"workspaces/sharedKeys", "Log Analytics Contributor"),
     (r"Microsoft\.ContainerService/", "Azure Kubernetes Service Contributor Role"),
     (r"Microsoft\.(OperationalInsights|Insights)/", "Monitoring Contributor"),
+    (r"/read\b", "Reader"),
 )
-"""What is refused (an action, or an error code) and the least built-in role that allows it."""
+"""What is refused (an action, or an error code) and the least built-in role that allows it; the first one holds."""
 GENERAL: Final = "Contributor"
 ELSEWHERE: Final = {
     "ForbiddenByFirewall": "Let this address in: the network rules of the named resource refuse it.",

@@ -9,16 +9,26 @@ from infra.azure.credentials import credential
 from infra.azure.failures import azure_errors
 from infra.azure.resources import EnvironmentResources
 from infra.azure.scoring_environment import PORT, ScoringEnvironment
-from infra.errors import NotProvisioned
+from infra.errors import ConfigurationError, NotProvisioned
 
 if TYPE_CHECKING:
     from azure.mgmt.privatedns import PrivateDnsManagementClient
 
 TTL_SECONDS: Final = 10
 """So long may a client go on with the version before."""
+WEIGHT: Final = 1000
+"""The highest that Traffic Manager knows."""
 RECORD: Final = "scoring"
 DNS_API: Final = "2020-06-01"
 TRAFFIC_MANAGER_API: Final = "2018-08-01"
+NO_DIVISION: Final = (
+    "{name} can't divide its traffic, as `gates.canary` asks: the alias in its private DNS zone leads to one container "
+    "group at a time."
+)
+NO_CANARY: Final = (
+    "Remove `gates.canary` from the environment's file (`gates.shadow` replays real images instead), set "
+    "`azure.private: false`, or take `azure.endpoint: app-service`."
+)
 
 
 class Router(Protocol):
@@ -38,13 +48,24 @@ class Router(Protocol):
         ...
 
     def lead_to(self, live: Group) -> None:
-        """All new connections go to this group. Doing it twice changes nothing."""
+        """All new connections go to this group. Doing it twice changes nothing; it ends a division."""
         ...
 
 
 def router_of(target: ScoringEnvironment) -> Router:
     """The one that the environment's file asks for."""
     return PrivateNames(target) if target.environment.azure.private else TrafficManager(target)
+
+
+def dividing_router(target: ScoringEnvironment) -> "TrafficManager":
+    """The one that can give a candidate a share of the clients.
+
+    Raises:
+        ConfigurationError: The environment's name leads to one group at a time.
+    """
+    if target.environment.azure.private:
+        raise ConfigurationError(NO_DIVISION.format(name=target.name), next_step=NO_CANARY)
+    return TrafficManager(target)
 
 
 class PrivateNames:
@@ -95,7 +116,8 @@ class PrivateNames:
 class TrafficManager:
     """A Traffic Manager profile, whose name leads to the public address of the live container group.
 
-    Its endpoints have weights, all on the live one; the profile is written as a whole, so a switch is one write.
+    Its endpoints have weights; the profile is written as a whole, so a switch is one write. It answers questions for a
+    name and sees no connection: the weights divide the clients that ask, each for as long as it keeps the answer.
     """
 
     def __init__(self, target: ScoringEnvironment) -> None:
@@ -114,6 +136,14 @@ class TrafficManager:
         """Nothing to do: Azure itself keeps the name of a public container group."""
 
     def lead_to(self, live: Group) -> None:
+        self._write(self._profile((live, WEIGHT)))
+
+    def divide(self, live: Group, candidate: Group, share: float) -> None:
+        """This share (0 to 0.5) of the clients goes to the candidate, the rest to the live group."""
+        weight = max(1, round(share * WEIGHT))
+        self._write(self._profile((live, WEIGHT - weight), (candidate, weight)))
+
+    def _write(self, wanted: dict[str, Any]) -> None:
         from azure.mgmt.resource import ResourceManagementClient
 
         profile = f"traf-{self._name}"
@@ -122,14 +152,14 @@ class TrafficManager:
             ResourceManagementClient(credential(), self._resources.subscription_id, **client_options()) as client,
         ):
             client.resources.begin_create_or_update_by_id(
-                _profile_id(self._resources, profile), TRAFFIC_MANAGER_API, self._profile(live)
+                _profile_id(self._resources, profile), TRAFFIC_MANAGER_API, wanted
             ).result()
 
     @property
     def _label(self) -> str:
         return f"{self._name}-{self._resources.unique_suffix}"
 
-    def _profile(self, live: Group) -> dict[str, Any]:
+    def _profile(self, *weights: tuple[Group, int]) -> dict[str, Any]:
         return {
             "location": "global",
             "tags": {"ahc-environment": self._target.name},
@@ -147,10 +177,11 @@ class TrafficManager:
                 },
                 "endpoints": [
                     {
-                        "name": live.colour,
+                        "name": group.colour,
                         "type": "Microsoft.Network/trafficManagerProfiles/externalEndpoints",
-                        "properties": {"target": live.fqdn, "endpointStatus": "Enabled", "weight": 100},
+                        "properties": {"target": group.fqdn, "endpointStatus": "Enabled", "weight": weight},
                     }
+                    for group, weight in weights
                 ],
             },
         }

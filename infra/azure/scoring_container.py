@@ -1,8 +1,8 @@
 """`python -m infra.azure.scoring_container`: process 1 of a scoring container.
 
-It fetches the bundle and the keys that its variables name, lets `model.serving` serve them, gives it new keys when they
-are rotated, uploads the records that it samples, and passes a request to end on to it. Nothing is kept: a container
-that ended starts anew.
+It fetches the bundle, the keys and the certificate that its variables name, lets `model.serving` serve with them, gives
+it new keys and a renewed certificate, uploads the records that it samples, and passes a request to end on to it.
+Nothing is kept: a container that ended starts anew.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
-
-from pydantic import SecretStr
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from infra.azure.container_config import ContainerConfig
-from infra.azure.container_start import prepare, read_keys, sign_in_as
+from infra.azure.container_secrets import Followed, follow, read_certificate, read_keys, write_certificate
+from infra.azure.container_start import Needed, prepare, sign_in_as
 from infra.azure.serving_process import ServingProcess
 from infra.errors import PlatformError
 from infra.json_lines import JsonLines
@@ -29,12 +29,18 @@ from infra.telemetry import scoring_variables
 
 T = TypeVar("T")
 
-KEY_SECONDS: Final = 30.0
-"""How often the vault is asked for new keys; SIGHUP asks at once."""
 LAST_UPLOAD_SECONDS: Final = 3.0
 """For the records of the last requests, before the platform's patience with a container that is to end is over."""
 
 log = logging.getLogger("container")
+
+
+class Files(NamedTuple):
+    """What the container writes for its scoring process, in its temporary folder: all else may be read-only."""
+
+    spool: Path
+    """A folder for sampled records."""
+    certificate: Path
 
 
 def main() -> int:
@@ -75,13 +81,15 @@ async def run(config: ContainerConfig) -> int:
         loop.add_signal_handler(number, ending.set)
     told = asyncio.create_task(ending.wait())
     try:
-        needed = await _unless(told, asyncio.create_task(prepare(config)))
-        if needed is None:
-            log.info("Told to end before it served.")
-            return 0
-        bundle, keys = needed
-        with tempfile.TemporaryDirectory(prefix="records-") as spool, _records_shipped(config, Path(spool)):
-            return await _serve(config, bundle, keys, Path(spool), told)
+        with tempfile.TemporaryDirectory(prefix="serving-") as folder:
+            files = Files(spool=Path(folder, "records"), certificate=Path(folder, "tls.pem"))
+            needed = await _unless(told, asyncio.create_task(prepare(config, files.certificate)))
+            if needed is None:
+                log.info("Told to end before it served.")
+                return 0
+            files.spool.mkdir()
+            with _records_shipped(config, files.spool):
+                return await _serve(config, needed, files, told)
     except PlatformError as error:
         return give_up(error)
     except Exception:
@@ -97,7 +105,11 @@ def _records_shipped(config: ContainerConfig, spool: Path) -> Iterator[None]:
         return
     ended = threading.Event()
     shipping = threading.Thread(
-        target=ship_records, args=(spool, config.records_url), kwargs={"stopped": ended}, daemon=True, name="records"
+        target=ship_records,
+        args=(spool, config.records_url, config.environment),
+        kwargs={"images": config.sample_images, "stopped": ended},
+        daemon=True,
+        name="records",
     )
     shipping.start()
     try:
@@ -111,15 +123,13 @@ def _samples(config: ContainerConfig) -> bool:
     return bool(config.records_url) and config.sample_rate > 0
 
 
-async def _serve(
-    config: ContainerConfig, bundle: Path, keys: tuple[SecretStr, ...], spool: Path, told: "asyncio.Task[Any]"
-) -> int:
-    process = await ServingProcess.start(serving_config(config, bundle, spool), keys)
+async def _serve(config: ContainerConfig, needed: Needed, files: Files, told: "asyncio.Task[Any]") -> int:
+    process = await ServingProcess.start(serving_config(config, needed.bundle, files), needed.keys)
     look = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGCHLD, reap, process.pid)
     loop.add_signal_handler(signal.SIGHUP, look.set)
-    watching = asyncio.create_task(_follow_keys(config, process, keys, look))
+    watching = asyncio.create_task(follow(_followed(config, needed, files, process), look))
     code = await _unless(told, asyncio.create_task(process.wait()))
     watching.cancel()
     if code is None:
@@ -129,7 +139,16 @@ async def _serve(
     return code
 
 
-def serving_config(config: ContainerConfig, bundle: Path, spool: Path) -> dict[str, Any]:
+def _followed(config: ContainerConfig, needed: Needed, files: Files, process: ServingProcess) -> list[Followed[Any]]:
+    found: list[Followed[Any]] = [Followed("keys", partial(read_keys, config), needed.keys, process.accept)]
+    if needed.certificate is not None:
+        # The scoring process sees that the file is another one.
+        take = partial(write_certificate, files.certificate)
+        found.append(Followed("certificate", partial(read_certificate, config), needed.certificate, take))
+    return found
+
+
+def serving_config(config: ContainerConfig, bundle: Path, files: Files) -> dict[str, Any]:
     """The JSON form of `model.serving.config.ServingConfig`, without the keys."""
     return {
         "bundle": str(bundle),
@@ -141,34 +160,13 @@ def serving_config(config: ContainerConfig, bundle: Path, spool: Path) -> dict[s
         "threads": config.scoring_threads,
         "environment": config.environment,
         "correlation_id": config.correlation_id,
-        **({"spool": str(spool), "sample_rate": config.sample_rate} if _samples(config) else {}),
-        **({"certificate": config.certificate} if config.certificate else {}),
+        **(_sampling(config, files.spool) if _samples(config) else {}),
+        **({"certificate": str(files.certificate)} if config.certificate else {}),
     }
 
 
-async def _follow_keys(
-    config: ContainerConfig, process: ServingProcess, keys: tuple[SecretStr, ...], look: asyncio.Event
-) -> None:
-    """Give the process new keys; while the vault can't be asked, the ones that it has stay valid."""
-    out_of_reach = False
-    while True:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(look.wait(), KEY_SECONDS)
-        look.clear()
-        try:
-            found = await asyncio.to_thread(read_keys, config)
-        except PlatformError as error:
-            if not out_of_reach:
-                log.warning("The keys can't be read, those of before stay valid: %s", error)
-            out_of_reach = True
-            continue
-        if out_of_reach:
-            log.info("The keys can be read again.")
-        out_of_reach = False
-        if found != keys:
-            process.accept(found)
-            keys = found
-            log.info("The keys were rotated.")
+def _sampling(config: ContainerConfig, spool: Path) -> dict[str, Any]:
+    return {"spool": str(spool), "sample_rate": config.sample_rate, "sample_images": config.sample_images}
 
 
 async def _unless(told: "asyncio.Task[Literal[True]]", work: "asyncio.Future[T]") -> T | None:

@@ -18,9 +18,9 @@ from infra.azure.resources import EnvironmentResources, environment_resources, p
 from infra.azure.scoring_image import pinned_image
 from infra.correlation import correlation_id
 from infra.environments import Environment, endpoint_key
-from infra.errors import EndpointUnreachable, PlatformError
+from infra.errors import CandidateFailed, EndpointUnreachable, PlatformError
 from infra.folder_files import files_of
-from infra.ports import LiveModel, SecretStore
+from infra.ports import Candidate, LiveModel, SecretStore
 from infra.scoring_client import ScoringClient
 from infra.settings import Settings
 
@@ -78,7 +78,7 @@ class ScoringEnvironment:
         folders = BlobFolders(self.resources.storage_account, BUNDLES, self.settings.path("bundles"))
         return folders.publish(bundle, f"{digest}-{_content(bundle)[:16]}")
 
-    def config(self, model: LiveModel, *, bundle_url: str, certificate: str = "") -> ContainerConfig:
+    def config(self, model: LiveModel, *, bundle_url: str) -> ContainerConfig:
         """What the container of this version is told."""
         resources = self.resources
         return ContainerConfig(
@@ -91,9 +91,10 @@ class ScoringEnvironment:
             identity_client_id=resources.identity_client_id,
             records_url=f"https://{resources.storage_account}.blob.core.windows.net/records",
             sample_rate=self.environment.sample_rate,
+            sample_images=self.environment.sample_images,
             scoring_threads=self.environment.scoring_threads,
             port=PORT,
-            certificate=certificate,
+            certificate=self.environment.azure.certificate or "",
             correlation_id=correlation_id(),
             telemetry=SecretStr(resources.application_insights_connection_string),
         )
@@ -103,8 +104,8 @@ class ScoringEnvironment:
         primary, secondary = endpoint_key(self.name), endpoint_key(self.name, "secondary")
         return self.secrets.ensure(primary), self.secrets.ensure(secondary)
 
-    def client(self, url: str) -> ScoringClient:
-        return ScoringClient(url, self.secrets.get(endpoint_key(self.name)), seconds=ASK_SECONDS)
+    def client(self, url: str, *, cookie: str = "") -> ScoringClient:
+        return ScoringClient(url, self.secrets.get(endpoint_key(self.name)), seconds=ASK_SECONDS, cookie=cookie)
 
     def answers(self, url: str, model: LiveModel) -> bool:
         """Whether this version takes traffic there, and says that it is this one."""
@@ -149,6 +150,14 @@ class ScoringEnvironment:
                             next_step="See `ahc status` and the container's log; its identity must be able to read "
                             "the vault.",
                         )
+
+
+def gone(candidate: Candidate) -> CandidateFailed:
+    """The error where it isn't there any more."""
+    return CandidateFailed(
+        f"The candidate {candidate.handle} of {candidate.environment} is gone: another one took its place.",
+        process_exit_code=None,
+    )
 
 
 class Waiting:

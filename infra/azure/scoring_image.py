@@ -1,5 +1,7 @@
 """The scoring image of an environment, by the digest that its tag has now."""
 
+import re
+
 from infra.azure.image_registry import ImageRegistry
 from infra.errors import ConfigurationError
 
@@ -9,18 +11,16 @@ def pinned_image(registry: str, image: str) -> str:
 
     Args:
         registry: Login server, `NAME.azurecr.io`.
-        image: `REPOSITORY:TAG` or `REPOSITORY@sha256:...`; a digest is taken at its word.
+        image: `REPOSITORY:TAG` or `REPOSITORY@sha256:...`.
 
     Raises:
         ConfigurationError: The registry has no such image.
         AccessDenied: This identity may not pull there.
         ServiceUnavailable: The registry does not answer.
     """
-    if "@" in image:
-        return f"{registry}/{image}"
-    repository, _, tag = image.partition(":")
+    repository, reference = re.split("[@:]", image, maxsplit=1)
     with ImageRegistry(registry) as images:
-        digest = images.digest(repository, tag)
+        digest = images.digest(repository, reference)
     if digest is None:
         raise ConfigurationError(
             f"There is no image {registry}/{image}.",

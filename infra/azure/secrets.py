@@ -94,7 +94,7 @@ def read_secret(url: str, name: str) -> SecretStr:
         except ResourceNotFoundError as error:
             raise AccessDenied(
                 f"The secret `{name}` is not in {url}.",
-                next_step="A release makes missing keys; or see the vault's deleted secrets.",
+                next_step="A release makes missing keys, a person brings the certificate; or see the deleted secrets.",
             ) from error
 
 

@@ -16,6 +16,12 @@ T = TypeVar("T")
 
 SLOT: Final = "candidate"
 PRODUCTION: Final = ""
+LIVE_COOKIE: Final = "x-ms-routing-name=self"
+"""Leads a request to what is in the web app itself, whatever share of its clients the slot gets.
+
+Azure answers a client that it has drawn for the slot with such a cookie, too, and heeds it for an hour, even after the
+split has ended: a client that keeps cookies stays with the slot, whatever runs there then.
+"""
 HANDLE: Final = "AHC_HANDLE"
 """Setting that tells one deployment from another; like all settings of a version it moves with it at a swap."""
 
@@ -103,6 +109,23 @@ class WebApp:
             self._apps.begin_swap_slot_with_production(
                 self._resource_group, self.name, models.CsmSlotEntity(target_slot=SLOT, preserve_vnet=True)
             ).result()
+
+    def share(self) -> float:
+        """Of the web app's own clients, what the slot gets."""
+        apps = self._apps
+        config = self._ask("reading the routing of", PRODUCTION, apps.get_configuration, apps.get_configuration_slot)
+        rules = (config.properties.experiments and config.properties.experiments.ramp_up_rules) or []
+        return sum(float(rule.reroute_percentage or 0) for rule in rules) / 100
+
+    def divide(self, share: float, host: str = "") -> None:
+        """Let the slot, which has this host, get a share of the web app's clients; 0 ends it."""
+        from azure.mgmt.web import models
+
+        rule = models.RampUpRule(name=SLOT, action_host_name=host, reroute_percentage=round(100 * share, 2))
+        experiments = models.Experiments(ramp_up_rules=[rule] if share else [])
+        wanted = models.SiteConfigResource(properties=models.SiteConfig(experiments=experiments))
+        with azure_errors(f"dividing the clients of {self.name}"):
+            self._apps.update_configuration(self._resource_group, self.name, wanted, **REPEATABLE)
 
     def start(self, slot: str) -> None:
         self._ask("starting", slot, self._apps.start, self._apps.start_slot)

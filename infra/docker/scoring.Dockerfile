@@ -4,17 +4,26 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /build
+# For `strip`.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends binutils \
+    && rm -rf /var/lib/apt/lists/*
 COPY pyproject.toml constraints.txt ./
 # Only what the extra asks for: without the packages' folders the project itself is an empty distribution.
 RUN sed -i '/^readme = /d' pyproject.toml \
     && python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python install --no-cache-dir --constraint constraints.txt ".[container]"
-# What serving never loads: ONNX Runtime's tools for converting, what only those use, its library for C programs, tests.
-RUN python3 -m pip --python /opt/venv/bin/python uninstall --yes sympy mpmath \
-    && find /opt/venv/lib/python3*/site-packages/onnxruntime -mindepth 1 -maxdepth 2 \
+# What serving never loads: ONNX Runtime's tools for converting, its library for C programs, NumPy's tools
+# for building extensions, tests, type hints of compiled code.
+RUN find /opt/venv/lib/python3*/site-packages/onnxruntime -mindepth 1 -maxdepth 2 \
         \( -name backend -o -name datasets -o -name quantization -o -name tools -o -name transformers \
         -o -name "libonnxruntime.so*" \) -prune -exec rm -rf {} + \
-    && find /opt/venv -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +
+    && find /opt/venv/lib/python3*/site-packages/numpy -maxdepth 1 \( -name distutils -o -name f2py \) -exec rm -rf {} + \
+    && find /opt/venv -type d \( -name tests -o -name test \) -prune -exec rm -rf {} + \
+    && find /opt/venv -name "*.pyi" -delete
+# Packages with large debug symbols; those that bring libraries of others with them (NumPy, Pillow) don't survive it.
+RUN find /opt/venv -regex ".*/\(cryptography\|httptools\|uvloop\|yaml\)/.*\.so" -exec strip --strip-unneeded {} +
 COPY infra /opt/scoring/infra
 COPY model /opt/scoring/model
 RUN /opt/venv/bin/python -m compileall -q /opt/scoring

@@ -27,7 +27,8 @@ DISTRIBUTION = "ahclassifier"
 MIN_PYTHON, MAX_PYTHON = (3, 11), (3, 13)
 GIB = 1024**3
 DISK_BLOCKS, DISK_WARNS = 1 * GIB, 5 * GIB
-MEMORY_BLOCKS, MEMORY_WARNS = 1 * GIB, 3 * GIB
+MEMORY_BLOCKS = 1 * GIB
+SMALLER_BATCH = "Close other programs; a smaller batch size needs less (`-p training.batch_size=8`)."
 FILES_WARN = 1024
 PROBE_SECONDS = 2.0
 
@@ -123,7 +124,8 @@ def check_disk(home: Path) -> Finding:
     )
 
 
-def check_memory() -> Finding:
+def check_memory(blocks: int = MEMORY_BLOCKS, fix: str = SMALLER_BATCH) -> Finding:
+    """Whether so many bytes are free; the comfortable amount grows with it."""
     import psutil
 
     free = psutil.virtual_memory().available
@@ -133,17 +135,17 @@ def check_memory() -> Finding:
     return _amount(
         "memory",
         free,
-        MEMORY_BLOCKS,
-        MEMORY_WARNS,
+        blocks,
+        3 * blocks,
         f"{free / GIB:.1f} GiB available",
-        "Close other programs; a smaller batch size needs less (`-p training.batch_size=8`).",
+        fix,
     )
 
 
 def _amount(name: str, amount: float, blocks: float, warns: float, detail: str, fix: str) -> Finding:
     ok = amount >= warns
     severity: Severity = "blocks" if amount < blocks else "warns"
-    needed = f"; at least {blocks / GIB:.0f} GiB is needed, {warns / GIB:.0f} GiB is comfortable"
+    needed = f"; at least {blocks / GIB:g} GiB is needed, {warns / GIB:g} GiB is comfortable"
     return Finding(name=name, ok=ok, severity=severity, detail=detail if ok else detail + needed, fix="" if ok else fix)
 
 
@@ -203,8 +205,8 @@ def check_ports(settings: Settings) -> list[Finding]:
     running = platform_runs(settings.home)
     findings = [
         # Whoever connects to MLflow's port starts MLflow: it is never asked, and not needed for the flows.
-        _check_port(settings, "prefect", settings.prefect_port, "AHC_PREFECT_PORT", ours=running, health="/api/health"),
-        _check_port(settings, "mlflow", settings.mlflow_port, "AHC_MLFLOW_PORT", ours=running, severity="warns"),
+        check_port(settings, "prefect", settings.prefect_port, "AHC_PREFECT_PORT", ours=running, health="/api/health"),
+        check_port(settings, "mlflow", settings.mlflow_port, "AHC_MLFLOW_PORT", ours=running, severity="warns"),
     ]
     try:
         names = environment_names(settings.environments)
@@ -212,7 +214,7 @@ def check_ports(settings: Settings) -> list[Finding]:
         names = []
     for name in names:
         port = settings.endpoint_base_port + load_environment(name, settings.environments).port_offset
-        findings.append(_check_port(settings, name, port, "AHC_ENDPOINT_BASE_PORT", health="/health/live"))
+        findings.append(check_port(settings, name, port, "AHC_ENDPOINT_BASE_PORT", health="/health/live"))
     return findings
 
 
@@ -230,7 +232,7 @@ def platform_runs(home: Path) -> bool:
     return False
 
 
-def _check_port(
+def check_port(
     settings: Settings,
     purpose: str,
     port: int,
@@ -240,6 +242,7 @@ def _check_port(
     health: str | None = None,
     severity: Severity = "blocks",
 ) -> Finding:
+    """Whether it is free, or used by the platform itself: `ours` says so, or what answers there to `health`."""
     name = f"port-{purpose}"
     if _is_free(settings.host, port):
         return Finding(name=name, ok=True, severity=severity, detail=f"{port} is free")

@@ -17,15 +17,18 @@ from pydantic import SecretStr
 from infra.correlation import correlation_id
 from infra.environments import Environment, endpoint_key
 from infra.errors import AccessDenied, EndpointUnreachable, NothingToRollBackTo, PlatformError
+from infra.local.checks import check_disk, check_memory, check_port
 from infra.local.control import ask, rebuilt
 from infra.local.endpoint_state import EndpointFiles, SupervisorConfig
 from infra.local.log_file import tail
-from infra.ports import Candidate, EndpointStatus, LiveModel, SecretStore
-from infra.records import INCOMING
+from infra.ports import Candidate, EndpointStatus, LiveModel, RunningVersion, SecretStore
+from infra.sampled_images import INCOMING
 from infra.scoring_client import ScoringClient
 from infra.settings import PROJECT, Settings
 
 QUICK_SECONDS: Final = 3.0
+VERSION_MEMORY: Final = 512 * 1024**2
+"""A scoring process takes about 220 MB; its bundle is read once more while it starts."""
 START_SECONDS: Final = 150.0
 STOP_SECONDS: Final = 30.0
 
@@ -39,6 +42,7 @@ class LocalEndpoint:
 
     def __init__(self, environment: Environment, settings: Settings, secrets: SecretStore) -> None:
         self._environment = environment
+        self._settings = settings
         self._host = settings.host
         self._port = settings.endpoint_base_port + environment.port_offset
         self._secrets = secrets
@@ -61,8 +65,11 @@ class LocalEndpoint:
             return self._status("stopped", detail=str(error))
         if facts["live"] is None:
             return self._status("stopped", detail="No version was switched to yet.")
+        # At the port of the environment a candidate that has a share of the connections may answer.
+        divided = facts.get("share") and facts["live"]["ready"]
+        url = _own_url(facts["live"]["port"]) if divided else self.url
         try:
-            with ScoringClient(self.url, self._keys()[0], seconds=QUICK_SECONDS) as client:
+            with ScoringClient(url, self._keys()[0], seconds=QUICK_SECONDS) as client:
                 live = client.model()
         except (EndpointUnreachable, AccessDenied) as error:
             return self._status("unhealthy", facts=facts, detail=f"{error} {_failure(facts)}".strip())
@@ -85,7 +92,7 @@ class LocalEndpoint:
         return Candidate(
             environment=self.environment,
             model=model,
-            url=f"http://127.0.0.1:{started['port']}",
+            url=_own_url(started["port"]),
             handle=handle,
         )
 
@@ -98,6 +105,31 @@ class LocalEndpoint:
         with self._files.locked():
             if self._files.supervisor_pid() is not None:
                 self._ask("discard", seconds=START_SECONDS, handle=candidate.handle)
+
+    def versions(self) -> Sequence[RunningVersion]:
+        if self._files.supervisor_pid() is None:
+            return ()
+        facts = self._ask("status", seconds=QUICK_SECONDS)
+        return tuple(
+            RunningVersion.model_validate(
+                {"role": role, "model": facts[role]["model"], "url": _own_url(facts[role]["port"])}
+            )
+            for role in ("live", "previous", "candidate")
+            if facts[role] is not None and facts[role]["ready"]
+        )
+
+    def split(self, candidate: Candidate, share: float) -> None:
+        with self._files.locked():
+            if not share and self._files.supervisor_pid() is None:
+                return  # it ended with the supervisor
+            self._ensure_supervisor()
+            self._ask("split", seconds=START_SECONDS, handle=candidate.handle, share=share)
+
+    def preflight(self) -> Sequence[str]:
+        findings = [check_disk(self._files.directory), check_memory(VERSION_MEMORY, "Close other programs.")]
+        if self._files.supervisor_pid() is None:
+            findings.append(check_port(self._settings, self.environment, self._port, "AHC_ENDPOINT_BASE_PORT"))
+        return [finding.sentence for finding in findings if finding.blocks]
 
     def rollback(self) -> LiveModel:
         with self._files.locked():
@@ -177,11 +209,12 @@ class LocalEndpoint:
             threads=self._environment.scoring_threads,
             spool=self._spool,
             sample_rate=self._environment.sample_rate,
+            sample_images=self._environment.sample_images,
             keys=self._keys(),
         )
         with self._files.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "infra.local.supervisor"],
+                [sys.executable, "-m", "infra.local.supervisor_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -209,6 +242,11 @@ class LocalEndpoint:
                 return False
             time.sleep(0.02)
         return True
+
+
+def _own_url(port: int) -> str:
+    """Where one scoring process alone answers."""
+    return f"http://127.0.0.1:{port}"
 
 
 def _failure(facts: dict[str, Any]) -> str:

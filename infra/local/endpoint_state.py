@@ -56,6 +56,7 @@ class SupervisorConfig(Frozen):
     threads: int = 0
     spool: Path = Field(description="Folder for sampled scoring records.")
     sample_rate: float = 0
+    sample_images: int = 0
     keys: tuple[SecretStr, ...]
 
     def to_json(self) -> str:

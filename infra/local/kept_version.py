@@ -14,6 +14,8 @@ from infra.local.scoring_process import ScoringProcess
 BACKOFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 120.0
+TAKING_SECONDS: Final = 5.0
+"""Whoever has not taken a connection for so long hangs."""
 
 log = logging.getLogger("supervisor")
 
@@ -70,9 +72,10 @@ class KeptVersion:
         return self.ready
 
     def retire(self) -> None:
-        """Close each connection with its next answer."""
+        """Close each connection with its next answer; what it was handed and doesn't take goes elsewhere."""
         self._retired = True
         self.command("retire")
+        self._check = asyncio.create_task(self._end_if_hanging())
 
     def resume(self) -> None:
         self._retired = False
@@ -110,6 +113,12 @@ class KeptVersion:
             "restarts": self.restarts,
             "failure": self.failure,
         }
+
+    async def _end_if_hanging(self) -> None:
+        process = self.process
+        await asyncio.sleep(TAKING_SECONDS)
+        if process is not None and self._retired and not process.took_all:
+            process.kill()
 
     async def _run(self) -> None:
         attempt = 0

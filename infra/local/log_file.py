@@ -1,5 +1,6 @@
 """The log file that a supervisor and its scoring processes append to, as JSON lines."""
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final
 from infra.json_lines import JsonLines
 
 MAX_BYTES: Final = 20 * 1024 * 1024
+ROTATION_SECONDS: Final = 30.0
 
 
 def log_to(path: Path) -> None:
@@ -17,7 +19,14 @@ def log_to(path: Path) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
-def rotate(path: Path) -> None:
+async def keep_short(path: Path) -> None:
+    """Rotate the file whenever it is large, for as long as this process lives."""
+    while True:
+        _rotate(path)
+        await asyncio.sleep(ROTATION_SECONDS)
+
+
+def _rotate(path: Path) -> None:
     """Where the file is large, keep it as `<name>.1` and begin again.
 
     It is copied and emptied, not renamed: the processes have it open, for appending.

@@ -77,6 +77,11 @@ class ScoringProcess:
         """Whether it may be handed one more connection."""
         return self.ready and len(self._unacknowledged) < MAX_UNACKNOWLEDGED
 
+    @property
+    def took_all(self) -> bool:
+        """Whether it has taken all the connections that it was handed."""
+        return not self._unacknowledged
+
     async def wait_ready(self) -> bool:
         """False where it ended, or did not get ready in time."""
         ready, ended = asyncio.create_task(self._ready.wait()), asyncio.create_task(self._process.wait())
@@ -128,9 +133,13 @@ class ScoringProcess:
             try:
                 await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
+                self.kill()
         await self.wait()
+
+    def kill(self) -> None:
+        """End it at once, with all it has begun."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None

@@ -1,38 +1,33 @@
 """The one long-lived process of an environment's endpoint: it owns the port and hands each connection to a version.
 
-`python -m infra.local.supervisor` gets its config on stdin and says on stdout whether it could start. It accepts
-connections and passes them on whole (SCM_RIGHTS), so no byte goes through it, a switch is one assignment, and while a
-scoring process is started again, connections wait in the listener instead of being refused.
+It accepts connections and passes them on whole (SCM_RIGHTS), so no byte goes through it, a switch is one assignment,
+and while a scoring process is started again, connections wait in the listener instead of being refused.
 """
 
 import asyncio
-import contextlib
-import json
 import logging
 import os
 import signal
 import socket
-import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-from infra.errors import CandidateFailed, NothingToRollBackTo, PlatformError
+from infra.errors import CandidateFailed, ConfigurationError, NothingToRollBackTo
 from infra.local.control import ControlServer
 from infra.local.endpoint_state import Deployment, EndpointFiles, EndpointState, SupervisorConfig
-from infra.local.front_door import FrontDoor, bind
+from infra.local.front_door import FrontDoor
 from infra.local.kept_version import KeptVersion
-from infra.local.log_file import log_to, rotate
+from infra.local.log_file import keep_short
 from infra.ports import LiveModel
 
 WARM_SECONDS: Final = 60.0
-ROTATION_SECONDS: Final = 30.0
 
 log = logging.getLogger("supervisor")
 
 
 class Supervisor:
-    """The versions of one environment: `live` takes new connections, `previous` is warm, `candidate` is on trial."""
+    """The versions of one environment: `live` takes new connections, `previous` is warm, `candidate` on trial."""
 
     def __init__(self, config: SupervisorConfig, files: EndpointFiles, listener: socket.socket) -> None:
         self._config = config
@@ -49,8 +44,8 @@ class Supervisor:
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    async def run(self, control: Path) -> None:
-        """Serve what is remembered, and obey, until told to stop."""
+    async def run(self, control: Path, started: Callable[[], None]) -> None:
+        """Serve what is remembered, and obey, until told to stop; `started` is called once it takes commands."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._ended.set)
         server = ControlServer(
@@ -60,6 +55,7 @@ class Supervisor:
                 "await_live": self._await_live,
                 "keys": self._replace_keys,
                 "deploy": self._deploy,
+                "split": self._split,
                 "switch": self._switch,
                 "discard": self._discard,
                 "rollback": self._rollback,
@@ -68,8 +64,8 @@ class Supervisor:
         )
         await server.start()
         self._restore()
-        self._later(self._rotate_log())
-        _announce({"ok": True})
+        self._later(keep_short(self._files.log))
+        started()
         try:
             await self._ended.wait()
         finally:
@@ -87,6 +83,7 @@ class Supervisor:
             "live": self._live.describe() if self._live else None,
             "previous": self._previous.describe() if self._previous else None,
             "candidate": self._candidate.describe() if self._candidate else None,
+            "share": self._door.share,
         }
 
     async def _await_live(self) -> dict[str, Any]:
@@ -96,13 +93,13 @@ class Supervisor:
 
     async def _replace_keys(self, keys: list[str]) -> dict[str, Any]:
         self._keys = keys
-        for version in self._versions():
+        for version in (*self._versions(), *self._draining):
             version.command("keys", keys=keys)
         return {}
 
     async def _deploy(self, model: dict[str, Any], handle: str, correlation_id: str = "") -> dict[str, Any]:
         await self._restored()
-        await self._drop_candidate()
+        self._drop_candidate()
         deployment = Deployment(model=LiveModel.model_validate(model), handle=handle, correlation_id=correlation_id)
         candidate = self._keep(deployment)
         if not await candidate.first_start():
@@ -120,27 +117,38 @@ class Supervisor:
         assert candidate.process is not None
         return {"port": candidate.process.port}
 
+    async def _split(self, handle: str, share: float) -> dict[str, Any]:
+        await self._restored()
+        candidate = self._revived(handle)
+        if not share:
+            self._door.divide(None)
+            candidate.retire()
+            return {}
+        if self._live is None:
+            raise ConfigurationError(f"{self._config.environment} has no live version to share its traffic with.")
+        await _ready(candidate, "The candidate")
+        candidate.resume()
+        self._door.divide(candidate, share)
+        log.info("%s takes %g %% of new connections.", candidate.deployment.label, share * 100)
+        return {}
+
     async def _switch(self, handle: str) -> dict[str, Any]:
         if self._live is not None and self._live.deployment.handle == handle:
             return {"model": self._live.deployment.model.model_dump()}
         await self._restored()
         candidate = self._revived(handle)
-        if not await candidate.wait_ready(WARM_SECONDS):
-            raise CandidateFailed(
-                f"The candidate {candidate.deployment.label} is not ready: {candidate.failure}",
-                process_exit_code=candidate.exit_code,
-            )
+        await _ready(candidate, "The candidate")
         retired, self._previous = self._previous, self._live
         self._live, self._candidate = candidate, None
         self._remember()
         self._take_over(self._live, self._previous)
         if retired is not None:
-            self._later(self._drain(retired))
+            self._let_go(retired)
         return {"model": candidate.deployment.model.model_dump()}
 
     async def _discard(self, handle: str) -> dict[str, Any]:
         if self._candidate is not None and self._candidate.deployment.handle == handle:
-            await self._drop_candidate()
+            self._drop_candidate()
             self._remember()
             self._end_if_unused()
         return {}
@@ -150,11 +158,7 @@ class Supervisor:
         if self._live is None or self._previous is None:
             raise NothingToRollBackTo(f"The endpoint {self._config.environment} has no earlier version.")
         back = self._previous
-        if not await back.wait_ready(WARM_SECONDS):
-            raise CandidateFailed(
-                f"The previous version {back.deployment.label} doesn't start: {back.failure}",
-                process_exit_code=back.exit_code,
-            )
+        await _ready(back, "The previous version")
         self._live, self._previous = back, self._live
         self._remember()
         self._take_over(self._live, self._previous)
@@ -185,8 +189,11 @@ class Supervisor:
         if self._restoring is not None:
             await self._restoring
 
-    async def _drain(self, version: KeptVersion) -> None:
+    def _let_go(self, version: KeptVersion) -> None:
         self._draining.add(version)
+        self._later(self._drain(version))
+
+    async def _drain(self, version: KeptVersion) -> None:
         await version.drain()
         self._draining.discard(version)
 
@@ -216,10 +223,11 @@ class Supervisor:
         version.keep = keep
         return version
 
-    async def _drop_candidate(self) -> None:
+    def _drop_candidate(self) -> None:
         candidate, self._candidate, self._lost_candidate = self._candidate, None, None
         if candidate is not None:
-            await candidate.stop()
+            self._door.divide(None)
+            self._let_go(candidate)
 
     def _versions(self) -> list[KeptVersion]:
         return [version for version in (self._live, self._previous, self._candidate) if version is not None]
@@ -250,6 +258,7 @@ class Supervisor:
             "correlation_id": deployment.correlation_id,
             "spool": str(self._config.spool),
             "sample_rate": self._config.sample_rate,
+            "sample_images": self._config.sample_images,
         }
 
     # Besides.
@@ -260,44 +269,10 @@ class Supervisor:
         task.add_done_callback(self._background.discard)
         return task
 
-    async def _rotate_log(self) -> None:
-        while True:
-            rotate(self._files.log)
-            await asyncio.sleep(ROTATION_SECONDS)
 
-
-def main() -> int:
-    config = SupervisorConfig.model_validate_json(sys.stdin.read())
-    files = EndpointFiles(config.directory)
-    log_to(files.log)
-    claim = files.claim_supervision()
-    if claim is None:
-        _announce({"ok": True})
-        return 0
-    try:
-        listener = bind(config.host, config.port)
-    except PlatformError as error:
-        _announce({"ok": False, "error": type(error).__name__, "message": str(error)})
-        return error.exit_code
-    control = files.control_socket(create=True)
-    assert control is not None
-    asyncio.run(_run(config, files, listener, control))
-    files.remove_control_socket()
-    return 0
-
-
-async def _run(config: SupervisorConfig, files: EndpointFiles, listener: socket.socket, control: Path) -> None:
-    await Supervisor(config, files, listener).run(control)
-
-
-def _announce(event: dict[str, Any]) -> None:
-    """Tell who started this process, and let go of the pipe: it may outlive them."""
-    with contextlib.suppress(BrokenPipeError):
-        print(json.dumps(event), flush=True)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+async def _ready(version: KeptVersion, what: str) -> None:
+    """Raises: CandidateFailed where it doesn't get ready, restarts included."""
+    if not await version.wait_ready(WARM_SECONDS):
+        raise CandidateFailed(
+            f"{what} {version.deployment.label} is not ready: {version.failure}", process_exit_code=version.exit_code
+        )

@@ -23,7 +23,10 @@ from model.serving.problems import Refusal
 from model.serving.schemas import BatchAnswer, Health, ModelAnswer, ScoreAnswer, ServedModel
 from model.serving.tracing import bucket
 
-DESCRIPTION = "Answers what an image shows. Problems are RFC 9457 documents; each has a section in the runbook."
+DESCRIPTION = (
+    "Answers what an image shows. Problems are RFC 9457 documents; each has a section in the runbook. "
+    "No image of a request with `Cache-Control: no-store` is kept."
+)
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -152,8 +155,7 @@ class ScoringService:
     async def _score(self, request: Request) -> Response:
         exchange = _admit(request, self.keys)
         data = await read_image(request.headers, exchange.body, self.config)
-        with self.engine.admission(1):
-            [scored] = await self.engine.score([data])
+        [scored] = await self._run(exchange, [data])
         answer = self._say(exchange, data, scored)
         if isinstance(answer, Refusal):
             exchange.notes["problem"] = answer.kind
@@ -166,8 +168,7 @@ class ScoringService:
         exchange = _admit(request, self.keys)
         images = await read_batch(request.headers, exchange.body, self.config)
         exchange.notes["images"] = len(images)
-        with self.engine.admission(len(images)):
-            scored = await self.engine.score([image.data for image in images])
+        scored = await self._run(exchange, [image.data for image in images])
         items = [self._item(image, item, exchange) for image, item in zip(images, scored, strict=True)]
         return self._answer(exchange, {"items": items})
 
@@ -193,6 +194,14 @@ class ScoringService:
     async def _expose(self) -> Response:
         return Response(self.metrics.exposition(), media_type=EXPOSITION)
 
+    async def _run(self, exchange: Exchange, images: Sequence[bytes]) -> list[Scored]:
+        """What became of each image; how long each step took for all of them is noted."""
+        with self.engine.admission(len(images)):
+            scored = await self.engine.score(images)
+        exchange.notes["decode_ms"] = round(sum(item.decoding for item in scored) * 1000, 2)
+        exchange.notes["inference_ms"] = round(sum(item.inference for item in scored) * 1000, 2)
+        return scored
+
     def _item(self, image: NamedImage, scored: Scored, exchange: Exchange) -> dict[str, Any]:
         answer = self._say(exchange, image.data, scored)
         if isinstance(answer, Refusal):
@@ -204,11 +213,11 @@ class ScoringService:
         if isinstance(scored.outcome, ImageRejected):
             refusal = Refusal.of_image(scored.outcome)
             self.metrics.rejected(refusal.kind)
-            self.observers.scored(exchange, image, scored, refusal.kind)
+            self.observers.scored(exchange, image, refusal.kind)
             return refusal
         predictions = rank(self.bundle.labels, scored.outcome)
         self.metrics.scored(predictions[0]["label"], predictions[0]["probability"])
-        self.observers.scored(exchange, image, scored, predictions)
+        self.observers.scored(exchange, image, predictions)
         return predictions
 
     def _answer(self, exchange: Exchange, content: dict[str, Any]) -> Response:

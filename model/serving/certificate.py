@@ -8,7 +8,7 @@ from typing import Final
 
 from model.errors import InvalidConfig
 
-LOOK_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 5.0
 
 log = logging.getLogger("serving")
 

@@ -50,6 +50,9 @@ class ServingConfig(BaseModel):
     correlation_id: str = Field(default="", description="Ties spans, logs and records to the run that released this.")
     spool: Path | None = Field(default=None, description="Folder for sampled scoring records; none are kept without.")
     sample_rate: float = Field(default=0, ge=0, le=1, description="Share of the scored requests that are recorded.")
+    sample_images: int = Field(
+        default=0, ge=0, le=1000, description="So many of the newest images that were recorded are kept in the spool."
+    )
     spool_bytes: int = Field(
         default=64 * MEBIBYTE, ge=MEBIBYTE, description="Limit for records on disk; beyond, the oldest are dropped."
     )

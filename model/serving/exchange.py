@@ -21,3 +21,5 @@ class Exchange:
     span: "Span | None" = None
     samples: list[tuple[bytes, dict[str, Any]]] | None = None
     """Where the request is one to record: images and what was said about them."""
+    storable: bool = True
+    """Whether its images may be kept."""

@@ -1,16 +1,18 @@
 """Who watches a request besides its log line and its metrics: tracing and sampled records. Neither may disturb it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 
 from model.serving.config import ServingConfig
-from model.serving.engine import Scored
 from model.serving.exchange import Exchange
 from model.serving.records import Records, answered, refused
 from model.serving.schemas import ServedModel
 from model.serving.tracing import NOT_TRACED, Tracing, set_up_tracing, trace_id_of
+
+NO_STORE: Final = "no-store"
+"""With it in `Cache-Control`, a client forbids to keep its image (RFC 9111, section 5.2.1.5)."""
 
 
 class Observers:
@@ -37,15 +39,10 @@ class Observers:
             exchange.trace_id = f"{exchange.span.get_span_context().trace_id:032x}"
         if self._records and path.startswith("/score") and self._records.sampled():
             exchange.samples = []
+            exchange.storable = NO_STORE not in headers.get("cache-control", "").lower()
 
-    def scored(
-        self, exchange: Exchange, image: bytes, scored: Scored, answer: Sequence[Mapping[str, Any]] | str
-    ) -> None:
+    def scored(self, exchange: Exchange, image: bytes, answer: Sequence[Mapping[str, Any]] | str) -> None:
         """One image has its answer: its predictions, or the kind of its problem."""
-        if self._tracing and exchange.span:
-            self._tracing.step(exchange.span, "decode", scored.started, scored.decoded)
-            if scored.ended > scored.decoded:
-                self._tracing.step(exchange.span, "inference", scored.decoded, scored.ended)
         if exchange.samples is not None:
             exchange.samples.append((image, refused(answer) if isinstance(answer, str) else answered(answer)))
 
@@ -55,9 +52,8 @@ class Observers:
         for index, (image, fields) in enumerate(exchange.samples or ()):
             assert self._records is not None
             request = {"request_id": exchange.request_id, "image": index, "trace_id": exchange.trace_id}
-            self._records.keep(
-                image, {**request, "status": status, "latency_ms": round(seconds * 1000, 2), "problem": None, **fields}
-            )
+            answer = {"status": status, "latency_ms": round(seconds * 1000, 2), "problem": None, **fields}
+            self._records.keep(image, {**request, **answer}, storable=exchange.storable)
 
     def ids(self, exchange: Exchange) -> dict[str, str]:
         """What ties a log line to a trace and to the run that released the model."""
@@ -101,4 +97,5 @@ def _records(config: ServingConfig, model: ServedModel) -> Records | None:
         facts=facts,
         limit=config.spool_bytes,
         seconds=config.segment_seconds,
+        images=config.sample_images,
     )

@@ -1,5 +1,7 @@
 """Sampled scoring records: what was answered to a share of the requests, for the data lake. Never the image.
 
+Where an environment asks for it, the newest of their images are kept beside them (`KeptImages`), for a while.
+
 A thread of its own writes them, as JSON lines in segments: NAME.jsonl.part while it is written, NAME.jsonl once it is
 finished and will not change any more. Whoever collects segments removes them.
 """
@@ -15,13 +17,14 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from model.errors import ImageRejected
 from model.images import open_image
+from model.serving.kept_images import KeptImages
 
 MEBIBYTE: Final = 1024 * 1024
 QUEUED_RECORDS: Final = 256
@@ -44,17 +47,27 @@ class Records:
         facts: Fields of every record.
         limit: Bytes that the segments of an environment may take on disk; beyond, the oldest go.
         seconds: After so long, a segment that holds anything is finished.
+        images: So many of the newest scored images are kept.
     """
 
     def __init__(
-        self, spool: Path, environment: str, *, rate: float, facts: Mapping[str, Any], limit: int, seconds: float
+        self,
+        spool: Path,
+        environment: str,
+        *,
+        rate: float,
+        facts: Mapping[str, Any],
+        limit: int,
+        seconds: float,
+        images: int,
     ) -> None:
         self.dropped = 0
         self._rate = rate
         self._facts = dict(facts)
         self._segments = _Segments(spool, environment, limit)
+        self._images = KeptImages(spool, environment, images)
         self._seconds = seconds
-        self._queue: queue.Queue[tuple[bytes, dict[str, Any]] | None] = queue.Queue(QUEUED_RECORDS)
+        self._queue: queue.Queue[tuple[bytes, dict[str, Any], bool] | None] = queue.Queue(QUEUED_RECORDS)
         self._queued_bytes = 0
         self._lock = threading.Lock()
         self._complained = False
@@ -65,13 +78,19 @@ class Records:
         """Whether the request that asks is one to record."""
         return random.random() < self._rate  # noqa: S311 - a sample, not a secret
 
-    def keep(self, image: bytes, fields: Mapping[str, Any]) -> None:
-        """Record one image's answer; where the disk can't follow, it is dropped."""
+    def keep(self, image: bytes, fields: Mapping[str, Any], *, storable: bool = True) -> None:
+        """Record one image's answer; where the disk can't follow, it is dropped.
+
+        Args:
+            image: Its bytes.
+            fields: What the record says of it and of its request.
+            storable: Whether the image itself may be kept, where images are.
+        """
         if not self._reserve(len(image)):
             self.dropped += 1
             return
         try:
-            self._queue.put_nowait((image, {"time": _now(), **self._facts, **fields}))
+            self._queue.put_nowait((image, {"time": _now(), **self._facts, **fields}, storable))
         except queue.Full:
             self.dropped += 1
             self._release(image)
@@ -86,6 +105,7 @@ class Records:
 
     def _write_all(self) -> None:
         self._attempt(self._segments.adopt_orphans)
+        self._images.trim()
         while True:
             try:
                 item = self._queue.get(timeout=self._segments.due(self._seconds))
@@ -95,14 +115,19 @@ class Records:
             if item is None:
                 self._attempt(self._segments.finish)
                 return
-            image, fields = item
-            if not self._attempt(lambda: self._segments.append({**fields, **describe(image)})):  # noqa: B023
-                self.dropped += 1
-            self._release(image)
+            self._write(*item)
             if self._segments.due(self._seconds) == 0:
                 self._attempt(self._segments.finish)
 
-    def _attempt(self, work: Any) -> bool:
+    def _write(self, image: bytes, fields: dict[str, Any], storable: bool) -> None:
+        about = describe(image)
+        if not self._attempt(lambda: self._segments.append({**fields, **about})):
+            self.dropped += 1
+        if storable and fields.get("label") is not None:
+            self._images.keep(image, about["sha256"])
+        self._release(image)
+
+    def _attempt(self, work: Callable[[], None]) -> bool:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - a record is never worth a request

@@ -58,19 +58,12 @@ class Tracing:
         attributes = {"http.request.method": method, "http.route": route, "url.path": route, **self._facts}
         return self._tracer.start_span(f"{method} {route}", context, SpanKind.SERVER, attributes)
 
-    def step(self, request: "Span", name: str, start: int, end: int) -> None:
-        """A step of a request that is over; times in nanoseconds since 1970."""
-        from opentelemetry.trace import set_span_in_context
-
-        if request.is_recording():
-            self._tracer.start_span(name, set_span_in_context(request), start_time=start).end(end)
-
     def end(self, request: "Span", status: int, notes: Mapping[str, Any]) -> None:
         from opentelemetry.trace import StatusCode
 
         if request.is_recording():
-            request.set_attributes({f"ahc.{name}": value for name, value in notes.items()})
-            request.set_attribute("http.response.status_code", status)
+            said = {f"ahc.{name}": value for name, value in notes.items()}
+            request.set_attributes({"http.response.status_code": status, **said})
             if status >= 500:
                 request.set_status(StatusCode.ERROR, str(notes.get("problem", "")))
         request.end()

@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from infra.azure.container_config import PREFIX
 from infra.settings import PROJECT
+from tests.azure.divided_name import DividedName
 from tests.azure.image_server import ImageServer
 
 NOWHERE = "127.0.0.1:9"
@@ -106,6 +107,8 @@ class ContainersWorld:
         self._failed: set[str] = set()
         self._ended: list[Container] = []
         self._settings_of: dict[str, dict[str, str]] = {}
+        self._rules_of: dict[str, list[dict[str, Any]]] = {}
+        self._divided: dict[str, DividedName] = {}
         self._calls = -1
         self._over = threading.Event()
         self._failure: BaseException | None = None
@@ -125,6 +128,8 @@ class ContainersWorld:
         self._over.set()
         self._thread.join()
         self.registry.__exit__(None, None, None)
+        for name in self._divided.values():
+            name.close()
         for container in (*self.containers.values(), *self._ended):
             container.process.kill()
             container.bury()
@@ -160,11 +165,13 @@ class ContainersWorld:
             leads |= dict.fromkeys(_names_of_group(state, key, group), self._follow_group(group, wanted))
         for key, site in _of(state, SITES):
             if asked or key not in self._settings_of:
-                self._settings_of[key] = self._settings(key)
-                calls += 1
+                self._settings_of[key] = self._ask("POST", f"{key}/config/appsettings/list")
+                experiments = self._ask("GET", f"{key}/config/web").get("experiments") or {}
+                self._rules_of[key] = experiments.get("rampUpRules") or []
+                calls += 2
             leads |= self._follow_site(site, self._settings_of[key], wanted)
         self._calls = calls
-        leads |= _aliases(state, leads)
+        leads |= self._divided_sites(state, leads) | self._profiles(state, leads) | _aliases(state, leads)
         self._publish(leads)
         for handle in set(self.containers) - wanted:
             self._retire(handle)
@@ -246,12 +253,40 @@ class ContainersWorld:
         self._tell(f"^{site['name']}$", running)
         return {host: running.address if running.exit_code is None else NOWHERE}
 
-    def _settings(self, key: str) -> dict[str, str]:
+    def _divided_sites(self, state: dict[str, dict[str, Any]], leads: dict[str, str]) -> dict[str, str]:
+        """Web apps with routing rules: a part of their clients goes to the slot."""
+        found = {}
+        for key, site in _of(state, SITES):
+            if rules := self._rules_of.get(key):
+                host, [rule] = site["properties"]["defaultHostName"], rules
+                slot = leads.get(rule["actionHostName"], NOWHERE)
+                percent = rule["reroutePercentage"]
+                found[host] = self._divide(host, [(leads[host], 100 - percent), (slot, percent)], cookies=True)
+        return found
+
+    def _profiles(self, state: dict[str, dict[str, Any]], leads: dict[str, str]) -> dict[str, str]:
+        """Traffic Manager profiles, of one or two weighted endpoints."""
+        found = {}
+        for _, profile in _of(state, PROFILES):
+            endpoints = [item["properties"] for item in profile["properties"]["endpoints"]]
+            name = f"{profile['properties']['dnsConfig']['relativeName']}.trafficmanager.net"
+            weights = [(leads.get(item["target"], NOWHERE), item["weight"]) for item in endpoints]
+            found[name] = self._divide(name, weights, cookies=False) if len(weights) > 1 else weights[0][0]
+        return found
+
+    def _divide(self, name: str, weights: list[tuple[str, float]], *, cookies: bool) -> str:
+        if name not in self._divided:
+            self._divided[name] = DividedName(cookies=cookies)
+        divided = self._divided[name]
+        divided.weights = tuple(weights)
+        return divided.address
+
+    def _ask(self, method: str, path: str) -> dict[str, Any]:
         # Past the host of the control plane: a test's fault rules and calls that name that host don't see it.
-        url = f"{self._bench.proxy}{key}/config/appsettings/list?api-version=2023-12-01"
-        request = urllib.request.Request(url, method="POST", headers={"Authorization": "Bearer world"})
+        url = f"{self._bench.proxy}{path}?api-version=2023-12-01"
+        request = urllib.request.Request(url, method=method, headers={"Authorization": "Bearer world"})
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
-            properties: dict[str, str] = json.load(answer)["properties"]
+            properties: dict[str, Any] = json.load(answer)["properties"]
         return properties
 
     def _tell(self, match: str, container: Container) -> None:
@@ -303,16 +338,12 @@ def _same_group(one: str, other: str) -> bool:
 
 
 def _aliases(state: dict[str, dict[str, Any]], leads: dict[str, str]) -> dict[str, str]:
-    """Names that lead to another name: aliases in private zones, Traffic Manager profiles."""
+    """Names that lead to another name: aliases in private zones."""
     found = {}
     for key, record in _of(state, ZONES):
         if "/cname/" in key:
             target = record["properties"]["cnameRecord"]["cname"]
             found[f"{key.split('/')[-1]}.{key.split('/')[-3]}"] = leads.get(target, NOWHERE)
-    for _, profile in _of(state, PROFILES):
-        endpoints = [item["properties"] for item in profile["properties"]["endpoints"]]
-        target = next(item["target"] for item in endpoints if item["endpointStatus"] == "Enabled")
-        found[f"{profile['properties']['dnsConfig']['relativeName']}.trafficmanager.net"] = leads.get(target, NOWHERE)
     return found
 
 

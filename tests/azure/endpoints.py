@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +60,12 @@ class Served:
 
     def answering(self) -> int:
         """The version that clients of the endpoint's own address get."""
+        return next(iter(self.answers(1)))
+
+    def answers(self, requests: int) -> Counter[int]:
+        """How often each version answered so many requests to the endpoint's own address."""
         with ScoringClient(self.endpoint.status().url, self.key) as client:
-            return int(client.score(colour_image("red"))["model"]["version"])
+            return Counter(int(client.score(colour_image("red"))["model"]["version"]) for _ in range(requests))
 
     def killed(self, operation: str, at: str, *, nth: int = 1, before: bool = False, **arguments: Any) -> None:
         """Let another process do this operation and be killed at the nth request that `METHOD URL` matches."""

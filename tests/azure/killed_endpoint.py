@@ -50,6 +50,10 @@ def main() -> None:
         endpoint.deploy(Path(told["bundle"]), LiveModel(**told["model"]))
     elif told["operation"] == "switch":
         endpoint.switch(Candidate(**told["candidate"]))
+    elif told["operation"] == "split":
+        endpoint.split(Candidate(**told["candidate"]), told["share"])
+    elif told["operation"] == "discard":
+        endpoint.discard(Candidate(**told["candidate"]))
     else:
         endpoint.rollback()
 

@@ -124,8 +124,10 @@ class Program(Serving):
 
 
 @contextlib.contextmanager
-def program(config: ContainerConfig, folder: Path, **variables: str) -> Iterator[Program]:
-    """The container's program as a process; it is gone with the block."""
+def program(
+    config: ContainerConfig, folder: Path, *, trusting: ssl.SSLContext | None = None, **variables: str
+) -> Iterator[Program]:
+    """The container's program as a process; it is gone with the block. `trusting` is for one that speaks HTTPS."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AHC_", "AZURE_CLIENT_ID"))}
@@ -138,7 +140,13 @@ def program(config: ContainerConfig, folder: Path, **variables: str) -> Iterator
             text=True,
         )
     try:
-        yield Program(config.port, process=process, file=log)
+        yield Program(
+            config.port,
+            scheme="https" if trusting else "http",
+            verify=trusting or True,
+            process=process,
+            file=log,
+        )
     finally:
         process.kill()
         process.wait()

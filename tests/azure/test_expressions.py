@@ -23,6 +23,8 @@ SCOPE = Scope(
         ("[empty(parameters('none'))]", True),
         ("[greater(length(parameters('list')), 2)]", False),
         ("[createObject('it''s', -1)]", {"it's": -1}),
+        ("[concat(parameters('list'), createArray('c'), createArray())]", ["a", "b", "c"]),
+        ("[concat('a', parameters('name'))]", "atest"),
         ("[take(format('st{0}', uniqueString(resourceGroup().id)), 24)]", "st*"),
         ("[resourceId('A.B/c/d', 'one', 'two')]", "A.B/c/one/d/two"),
         ("[resourceId(subscription().id, 'group', 'A.B/c', 'one')]", "A.B/c/one"),

@@ -8,6 +8,7 @@ from infra.azure.clients import RETRIES, client_options
 from infra.azure.credentials import credential
 from infra.azure.failures import azure_errors, translation
 from infra.azure.resources import platform_resources
+from infra.azure.roles import what_to_grant
 from infra.errors import (
     AccessDenied,
     ConfigurationError,
@@ -20,6 +21,7 @@ from infra.errors import (
     ServerUnreachable,
     ServiceUnavailable,
 )
+from infra.settings import PROJECT
 from model.errors import SourceUnreadable
 from tasks.failures import translated
 from tests.azure.bench import SUBSCRIPTION, azure_settings
@@ -87,6 +89,31 @@ def test_a_refusal_names_the_action_the_scope_and_the_command_that_assigns_the_r
         ),
     ):
         assert part in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("action", "role"),
+    [
+        ("ContainerRegistry/registries/listBuildSourceUploadUrl/action", "Container Registry Tasks Contributor"),
+        ("ContainerRegistry/registries/scheduleRun/action", "Container Registry Tasks Contributor"),
+        ("ContainerRegistry/registries/runs/read", "Container Registry Tasks Contributor"),
+        ("ContainerRegistry/registries/runs/listLogSasUrl/action", "Container Registry Tasks Contributor"),
+        ("ContainerRegistry/registries/pull/read", "AcrPull"),
+        ("OperationalInsights/workspaces/sharedKeys/action", "Log Analytics Contributor"),
+        ("ManagedIdentity/userAssignedIdentities/assign/action", "Managed Identity Operator"),
+        ("Network/virtualNetworks/subnets/join/action", "Network Contributor"),
+        ("Network/privateDnsZones/CNAME/write", "Private DNS Zone Contributor"),
+        ("Network/trafficManagerProfiles/write", "Traffic Manager Contributor"),
+        ("Web/sites/slots/config/write", "Website Contributor"),
+        ("ContainerInstance/containerGroups/read", "Azure Container Instances Contributor Role"),
+        ("Resources/deployments/read", "Reader"),
+        ("Resources/deployments/write", "Contributor"),
+    ],
+)
+def test_a_refused_action_needs_the_least_role_that_the_documentation_names_too(action, role):
+    told = what_to_grant(f"does not have authorization to perform action 'Microsoft.{action}'", ["AuthorizationFailed"])
+    assert f"needs the role `{role}`" in told
+    assert role in (PROJECT / "docs" / "azure.md").read_text()
 
 
 def test_throttling_that_ends_is_waited_out_as_long_as_azure_asks(bench):

@@ -63,7 +63,8 @@ def test_an_outage_loses_nothing_and_is_told_once(bench, cloud, spool, quick, ca
     leave(spool, "test.1.jsonl", 1)
     bench.fault("outage", host=BLOBS)
     stopped = threading.Event()
-    thread = threading.Thread(target=ship_records, args=(spool, URL), kwargs={"stopped": stopped, "every": 0.05})
+    quickly = {"images": 0, "stopped": stopped, "every": 0.05}
+    thread = threading.Thread(target=ship_records, args=(spool, URL, "test"), kwargs=quickly)
     with caplog.at_level(logging.WARNING, logger="ahc.records"):
         thread.start()
         eventually(lambda: len(bench.calls(host="stahctest", status=503)) >= 3)

@@ -2,22 +2,27 @@
 
 import json
 import signal
+import socket
+import ssl
 import threading
 import time
 
 import pytest
+from cryptography import x509
 from pydantic import SecretStr
 
 from infra.azure.blobs import blob_service
 from infra.azure.resources import environment_resources
 from infra.azure.secrets import KeyVaultSecrets
 from infra.environments import endpoint_key, load_environment
+from model.errors import InvalidConfig
 from tests.azure.scoring_containers import key, program, published
 from tests.bundles import colour_image
 from tests.conftest import free_ports
 from tests.infra.load import Load
 from tests.infra.local_endpoint import eventually
 
+trustme = pytest.importorskip("trustme")
 pytestmark = pytest.mark.azure
 RECORDS = "https://stahctest.blob.core.windows.net/records"
 
@@ -140,11 +145,97 @@ def test_while_the_vault_is_out_of_reach_the_keys_of_before_stay_valid(bench, cl
         secret = key(cloud)
         bench.fault("outage", host="vault.azure.net")
         container.signal(signal.SIGHUP)
-        eventually(lambda: "stay valid" in container.log(), 30)
+        eventually(lambda: "stays valid" in container.log(), 30)
         assert container.accepts(secret)
         bench.clear_faults()
         container.signal(signal.SIGHUP)
         eventually(lambda: "can be read again" in container.log(), 30)
+
+
+class Authority:
+    """A certificate authority and the environment's vault."""
+
+    def __init__(self, secrets):
+        self._secrets = secrets
+        self._ca = trustme.CA()
+        self.trusting = ssl.create_default_context()
+        self._ca.configure_trust(self.trusting)
+
+    def issue(self):
+        return self._ca.issue_cert("127.0.0.1")
+
+    def put(self, certificate, key):
+        """Into the vault: the certificate of one and the private key of the same or another; answers the serial."""
+        chain = b"".join(part.bytes() for part in certificate.cert_chain_pems)
+        self.put_text((key.private_key_pem.bytes() + chain).decode())
+        return x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes()).serial_number
+
+    def put_text(self, text):
+        self._secrets.put("scoring-tls", SecretStr(text))
+
+    def renew(self):
+        issued = self.issue()
+        return self.put(issued, issued)
+
+    def shown(self, port):
+        """The serial of the certificate that a new connection is shown."""
+        plain = socket.create_connection(("127.0.0.1", port), timeout=20)
+        with self.trusting.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+            return int(connection.getpeercert()["serialNumber"], 16)
+
+
+@pytest.fixture
+def authority(cloud):
+    return Authority(KeyVaultSecrets("test", cloud))
+
+
+def test_a_renewed_certificate_is_shown_to_new_connections_and_no_request_is_lost(cloud, config, tmp_path, authority):
+    first = authority.renew()
+    told = config.model_copy(update={"certificate": "scoring-tls"})
+    with program(told, tmp_path / "run", trusting=authority.trusting) as container:
+        container.ready()
+        assert authority.shown(config.port) == first
+        with Load(config.port, key(cloud).get_secret_value(), tls=authority.trusting) as load:
+            renewed = authority.renew()
+            container.signal(signal.SIGHUP)
+            eventually(lambda: authority.shown(config.port) == renewed, 60)
+            authority.put_text("broken")
+            container.signal(signal.SIGHUP)
+            eventually(lambda: container.log().count("can't be used") == 1, 60)
+            authority.put(certificate=authority.issue(), key=authority.issue())
+            container.signal(signal.SIGHUP)
+            eventually(lambda: container.log().count("can't be used") == 2, 60)
+            assert authority.shown(config.port) == renewed
+            last = authority.renew()
+            container.signal(signal.SIGHUP)
+            eventually(lambda: authority.shown(config.port) == last, 60)
+        assert load.failures == []
+        assert load.answers > 20
+        assert "PRIVATE KEY" not in container.log()
+        [file] = (tmp_path / "run").rglob("tls.pem")
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_certificate_that_can_not_be_used_or_is_missing_ends_it_with_its_code(cloud, config, tmp_path, authority):
+    told = config.model_copy(update={"certificate": "scoring-tls"})
+    with program(told, tmp_path / "missing") as container:
+        assert container.exit_code(30) == 30
+        assert "scoring-tls" in container.told("AccessDenied")["message"]
+    authority.put_text("broken")
+    with program(told, tmp_path / "broken") as container:
+        assert container.exit_code(30) == InvalidConfig.exit_code
+        assert container.told("InvalidConfig")["next_step"]
+
+
+def test_keys_are_rotated_while_the_certificate_can_not_be_read(bench, cloud, config, tmp_path, authority):
+    authority.renew()
+    told = config.model_copy(update={"certificate": "scoring-tls"})
+    with program(told, tmp_path / "run", trusting=authority.trusting) as container:
+        container.ready()
+        bench.fault("outage", host="vault.azure.net", path="secrets/scoring-tls", times=-1)
+        KeyVaultSecrets("test", cloud).put(endpoint_key("test"), SecretStr("a-fresh-key"))
+        container.signal(signal.SIGHUP)
+        eventually(lambda: container.accepts(SecretStr("a-fresh-key")), 60)
 
 
 def test_sampled_records_of_its_requests_are_in_the_store_when_it_has_ended(cloud, config, tmp_path):

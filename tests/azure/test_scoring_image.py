@@ -21,15 +21,15 @@ def test_a_tag_becomes_the_digest_that_it_has_now(registry):
     assert pinned_image(HOST, "ml/scoring:stable") == f"{HOST}/ml/scoring@{digest}"
 
 
-def test_a_digest_is_taken_at_its_word(bench):
-    digest = "sha256:" + "a" * 64
-    assert pinned_image(HOST, f"scoring@{digest}") == f"{HOST}/scoring@{digest}"
-    assert bench.calls(host=HOST) == []
+def test_a_digest_stays_what_it_is(registry):
+    [digest] = registry.digests("ml/scoring")
+    assert pinned_image(HOST, f"ml/scoring@{digest}") == f"{HOST}/ml/scoring@{digest}"
 
 
-def test_an_image_that_is_not_there_is_a_wrong_setting(registry):
-    with pytest.raises(ConfigurationError, match=r"no image crahcplatform\.azurecr\.io/scoring:nightly"):
-        pinned_image(HOST, "scoring:nightly")
+@pytest.mark.parametrize("image", ["scoring:nightly", "ml/scoring@sha256:" + "a" * 64])
+def test_an_image_that_is_not_there_is_a_wrong_setting(registry, image):
+    with pytest.raises(ConfigurationError, match=rf"no image {HOST}/{image}"):
+        pinned_image(HOST, image)
 
 
 def test_who_may_not_pull_is_told_the_role(registry):

@@ -18,14 +18,17 @@ from infra.environments import load_environment
 from tests.azure import bench as benches
 from tests.azure import parameters
 from tests.azure.bench import calls
-from tests.azure.parameters import ENVIRONMENTS, PRIVATE, TARGETS, bench_parameters, with_environment
+from tests.azure.parameters import ENVIRONMENTS, GROUP, PRIVATE, TARGETS, bench_parameters, change, with_environment
 
 pytestmark = pytest.mark.azure
 
 
 @pytest.fixture
 def bench_settings(tmp_path):
-    return parameters.bench_settings(tmp_path)
+    settings = parameters.bench_settings(tmp_path)
+    for name in TARGETS:
+        change(settings.azure_parameters / f"{name}.json", operatorsGroupId=GROUP)
+    return settings
 
 
 def client():

@@ -17,7 +17,7 @@ from infra.azure.templates import DEPLOYMENT, TEMPLATES, compose
 from infra.settings import Settings
 from tests.azure import bench as benches
 from tests.azure import parameters
-from tests.azure.parameters import BENCH, EVERYTHING, PRIVATE, TARGETS, change, with_environment
+from tests.azure.parameters import BENCH, EVERYTHING, GROUP, PRIVATE, TARGETS, change, with_environment
 
 pytestmark = pytest.mark.azure
 
@@ -197,6 +197,55 @@ def test_roles_are_least(settings, tmp_path, target):
         assert "scope" in item.body or role in WHOLE_GROUP, item.module
         assert item.body.get("scope", "Microsoft.").startswith("Microsoft."), item.module
     assert "subscriptionDeploymentTemplate" not in json.dumps(compose(PLATFORM, Settings()).template)
+
+
+RELEASES = {
+    ("Reader", None),
+    ("Storage Blob Data Contributor", "Microsoft.Storage/storageAccounts/stahc*"),
+    ("Key Vault Secrets Officer", "Microsoft.KeyVault/vaults/kv-ahc-*"),
+    ("Monitoring Metrics Publisher", "Microsoft.Insights/components/appi-ahc-test"),
+}
+CONTAINERS = {
+    ("Azure Container Instances Contributor Role", None),
+    ("Managed Identity Operator", "Microsoft.ManagedIdentity/userAssignedIdentities/id-ahc-test"),
+    ("Log Analytics Contributor", "Microsoft.OperationalInsights/workspaces/log-ahc-test"),
+}
+NETWORK = {
+    ("Network Contributor", "Microsoft.Network/virtualNetworks/vnet-ahc-test/subnets/scoring"),
+    ("Private DNS Zone Contributor", "Microsoft.Network/privateDnsZones/test.ahc.internal"),
+}
+
+
+@pytest.mark.parametrize(
+    ("azure", "more"),
+    [
+        ({}, {*CONTAINERS, ("Traffic Manager Contributor", None)}),
+        ({"private": True}, CONTAINERS | NETWORK),
+        ({"endpoint": "app-service"}, {("Website Contributor", "Microsoft.Web/sites/app-ahc-test-*")}),
+    ],
+    ids=["public", "private", "app-service"],
+)
+def test_people_and_flows_may_do_what_a_release_takes_and_no_more(settings, tmp_path, azure, more):
+    change(settings.azure_parameters / "test.json", operatorsGroupId=GROUP)
+    plan = planned(compose("test", with_environment(settings, tmp_path, **azure)))
+    for who in ("flows-roles", "operators-roles"):
+        assert given_roles(plan, who) == RELEASES | more
+
+
+def test_people_may_build_images_in_the_registry_and_nowhere_else(settings):
+    change(settings.azure_parameters / "platform.json", operatorsGroupId=GROUP)
+    given = given_roles(planned(compose(PLATFORM, settings)), "operators-roles")
+    building = {scope for role, scope in given if role == "Container Registry Tasks Contributor"}
+    assert building == {"Microsoft.ContainerRegistry/registries/crahc*"}
+
+
+def given_roles(plan, deployment):
+    """(role, scope) of all that this nested deployment assigns; without a scope, for the resource group."""
+    names = {value: name for name, value in json.loads(module("roles"))["variables"]["roles"].items()}
+    assigned = [item for item in plan if item.module == deployment]
+    assert all(item.type == "Microsoft.Authorization/roleAssignments" for item in assigned)
+    roles = [names[re.search(r"[0-9a-f-]{36}", item.body["properties"]["roleDefinitionId"])[0]] for item in assigned]
+    return {(role, item.body.get("scope")) for role, item in zip(roles, assigned, strict=True)}
 
 
 def module(name):

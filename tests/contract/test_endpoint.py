@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from infra.errors import CandidateFailed, NothingToRollBackTo
+from infra.errors import CandidateFailed, ConfigurationError, NothingToRollBackTo
 from infra.ports import Endpoint, LiveModel
 from infra.scoring_client import ScoringClient
 from tests.bundles import colour_image, make_bundle
@@ -21,6 +21,7 @@ class Rig:
     endpoint: Endpoint
     folder: Path
     key: SecretStr
+    divides: bool = True
 
     def bundle(self, version: int) -> tuple[Path, LiveModel]:
         ref = make_bundle(self.folder / f"v{version}", code=f"version {version}")
@@ -34,6 +35,21 @@ class Rig:
         with ScoringClient(self.endpoint.status().url, self.key) as client:
             return int(client.score(colour_image("red"))["model"]["version"])
 
+    def answering_some_of(self, connections: int) -> set[int]:
+        """The versions that so many new connections meet."""
+        url, answered = self.endpoint.status().url, set()
+        for _ in range(connections):
+            with ScoringClient(url, self.key) as client:
+                answered.add(int(client.score(colour_image("red"))["model"]["version"]))
+        return answered
+
+    def running(self) -> dict[str, int]:
+        """The versions that run, by role."""
+        return {item.role: item.model.version for item in self.endpoint.versions()}
+
+
+SEVERAL = 40
+"""Connections, half of them a candidate's by weight or by luck: that all go to one version is as good as excluded."""
 
 ON_AZURE = {
     "container-instances": {"endpoint": "container-instances"},
@@ -53,7 +69,8 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     from tests.azure.endpoints import azure_endpoint
 
     with azure_endpoint(bench, tmp_path, **ON_AZURE[request.param]) as served:
-        yield Rig(served.endpoint, tmp_path, served.key)
+        divides = not ON_AZURE[request.param].get("private", False)
+        yield Rig(served.endpoint, tmp_path, served.key, divides=divides)
 
 
 def test_an_endpoint_without_a_version_is_stopped_and_stays_so(rig):
@@ -134,6 +151,60 @@ def test_a_rollback_brings_the_version_before_back_and_can_be_undone(rig):
     assert rig.answering() == 1
     assert rig.endpoint.rollback().version == 2
     assert rig.answering() == 2
+
+
+def test_the_version_that_was_rolled_back_is_the_one_before(rig):
+    rig.release(1)
+    rig.release(2)
+    rig.endpoint.rollback()
+    status = rig.endpoint.status()
+    assert (status.live.version, status.previous.version) == (1, 2)
+
+
+def test_every_version_that_runs_is_told_with_its_own_address(rig):
+    assert list(rig.endpoint.versions()) == []
+    rig.release(1)
+    rig.release(2)
+    rig.endpoint.deploy(*rig.bundle(3))
+    assert rig.running() == {"live": 2, "previous": 1, "candidate": 3}
+    for version in rig.endpoint.versions():
+        with ScoringClient(version.url, rig.key) as client:
+            assert client.model() == version.model
+
+
+def test_a_candidate_gets_a_share_of_new_connections_until_it_is_discarded(rig):
+    rig.release(1)
+    candidate = rig.endpoint.deploy(*rig.bundle(2))
+    if not rig.divides:
+        with pytest.raises(ConfigurationError, match="canary"):
+            rig.endpoint.split(candidate, 0.5)
+        assert rig.answering() == 1
+        return
+    rig.endpoint.split(candidate, 0.5)
+    # The cloud takes a moment to do what it was told.
+    eventually(lambda: rig.answering_some_of(SEVERAL) == {1, 2}, 60)
+    assert {rig.endpoint.status().live.version for _ in range(SEVERAL)} == {1}, "the candidate passes as live"
+    rig.endpoint.split(candidate, 0)
+    eventually(lambda: rig.answering_some_of(SEVERAL) == {1}, 60)
+    assert rig.running()["candidate"] == 2
+    rig.endpoint.split(candidate, 0.5)
+    eventually(lambda: rig.answering_some_of(SEVERAL) == {1, 2}, 60)
+    rig.endpoint.discard(candidate)
+    eventually(lambda: rig.answering_some_of(SEVERAL) == {1}, 60)
+    with pytest.raises(CandidateFailed):
+        rig.endpoint.split(candidate, 0.5)
+
+
+def test_a_switch_ends_a_split(rig):
+    if not rig.divides:
+        pytest.skip("this endpoint can't divide its traffic")
+    rig.release(1)
+    candidate = rig.endpoint.deploy(*rig.bundle(2))
+    rig.endpoint.split(candidate, 0.2)
+    assert rig.endpoint.switch(candidate).version == 2
+    eventually(lambda: rig.answering_some_of(SEVERAL) == {2}, 60)
+    assert rig.endpoint.rollback().version == 1
+    eventually(lambda: rig.answering_some_of(SEVERAL) == {1}, 60)
 
 
 def test_what_was_live_serves_again_after_a_stop(rig):

@@ -15,7 +15,7 @@ from infra.settings import Settings, get_settings
 from tests.conftest import free_ports
 
 MODULE = "tests.deployments.operations_flows"
-FLOWS = ("intake", "decided", "killed")
+FLOWS = ("intake", "decided", "asked", "killed")
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.flow_runs import suspend_flow_run
 
+from infra.backend import registry
+from infra.environments import load_environment
+from infra.settings import get_settings
 from model.errors import DataRejected
-from tasks.approval import ReleaseDecision
+from tasks.approval import ReleaseDecision, decide
 from tasks.failures import ERRORS
 from tasks.pipeline import pipeline
 from tasks.stage import Result, stage
@@ -62,6 +65,17 @@ def decided(folder: str, name: str) -> Count:
     if not decision.approved:
         raise ERRORS["ReleaseRejected"](f"{decision.by} said no: {decision.reason}")
     return listed
+
+
+@pipeline("asked", "release {name} v{version} to {environment}")
+def asked(name: str, version: int, environment: str, folder: str, by: str = "") -> Count:
+    """Waits for a decision by the rules of an environment file in `folder`, as a release does."""
+    target = load_environment(environment, Path(folder))
+    model = registry(get_settings()).get(name, version)
+    decide(model, target, by)
+    if (Path(folder) / "broken").exists():
+        raise DataRejected("Something else failed.")
+    return Count(times=_count(folder, "released"))
 
 
 @pipeline("killed", "killed")

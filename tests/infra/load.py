@@ -3,7 +3,9 @@
 import http.client
 import json
 import socket
+import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
@@ -20,15 +22,20 @@ class Load:
     """Clients that score one image after another until told to stop.
 
     Attributes:
+        tls: What to trust, where the endpoint speaks HTTPS.
         failures: What went wrong, in words.
-        versions: Per connection, the versions that answered on it, in order; and whether its last answer closed it.
+        by_version: Answers by the version that gave them.
+        connections: Per connection, the versions that answered on it, in order; and whether its last answer closed it.
     """
 
     port: int
     key: str
+    tls: ssl.SSLContext | None = None
+    image: bytes = IMAGE
     failures: list[str] = field(default_factory=list)
     connections: list[tuple[list[int], bool]] = field(default_factory=list)
     answers: int = 0
+    by_version: Counter[int] = field(default_factory=Counter)
 
     def __enter__(self) -> Self:
         self._stop = threading.Event()
@@ -68,15 +75,22 @@ class Load:
         if status != 200:
             self.failures.append(f"{status}: {body[:200]!r}")
         else:
-            answered.append(json.loads(body)["model"]["version"])
+            version = json.loads(body)["model"]["version"]
+            answered.append(version)
+            self.by_version[version] += 1
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.tls)
 
     def _keep_alive(self) -> None:
         """One connection for as long as the endpoint keeps it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = self._connection()
         answered: list[int] = []
         closed = False
         while not closed and not self._stop.is_set():
-            connection.request("POST", "/score", IMAGE, self._headers())
+            connection.request("POST", "/score", self.image, self._headers())
             answer = connection.getresponse()
             self._note(answer.status, answer.read(), answered)
             closed = answer.will_close
@@ -85,9 +99,9 @@ class Load:
 
     def _one_by_one(self) -> None:
         """A connection a request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = self._connection()
         answered: list[int] = []
-        connection.request("POST", "/score", IMAGE, {**self._headers(), "Connection": "close"})
+        connection.request("POST", "/score", self.image, {**self._headers(), "Connection": "close"})
         answer = connection.getresponse()
         self._note(answer.status, answer.read(), answered)
         connection.close()
@@ -96,10 +110,11 @@ class Load:
     def _raw(self) -> None:
         """Connects first and sends later, as a browser's preconnect does."""
         lines = [f"{name}: {value}" for name, value in self._headers().items()]
-        head = "\r\n".join(["POST /score HTTP/1.1", "Host: x", f"Content-Length: {len(IMAGE)}", *lines, "", ""])
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+        head = "\r\n".join(["POST /score HTTP/1.1", "Host: x", f"Content-Length: {len(self.image)}", *lines, "", ""])
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        with self.tls.wrap_socket(plain, server_hostname="127.0.0.1") if self.tls else plain as connection:
             self._stop.wait(0.05)
-            connection.sendall(head.encode() + IMAGE)
+            connection.sendall(head.encode() + self.image)
             answer = http.client.HTTPResponse(connection)
             answer.begin()
             answered: list[int] = []
@@ -108,9 +123,12 @@ class Load:
 
     def _httpx(self) -> None:
         """A pooled client, as most applications use one; a pool's connections can't be told apart here."""
-        with httpx.Client(trust_env=False, timeout=20) as client:
+        scheme = "https" if self.tls else "http"
+        with httpx.Client(trust_env=False, timeout=20, verify=self.tls or True) as client:
             for _ in range(20):
                 if self._stop.is_set():
                     return
-                answer = client.post(f"http://127.0.0.1:{self.port}/score", content=IMAGE, headers=self._headers())
+                answer = client.post(
+                    f"{scheme}://127.0.0.1:{self.port}/score", content=self.image, headers=self._headers()
+                )
                 self._note(answer.status_code, answer.content, [])

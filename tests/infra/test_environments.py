@@ -23,6 +23,12 @@ def test_an_unknown_environment_names_the_nearest():
         load_environment("aceptance", SHIPPED)
 
 
+def test_a_shadow_gate_loads_where_its_images_are_kept_and_by_default_none_are(tmp_path):
+    write(tmp_path, "e1", "name: e1\ndescription: d\nport_offset: 4\nsample_images: 50\ngates: {shadow: {}}\n")
+    assert load_environment("e1", tmp_path).gates.shadow.images == 50
+    assert [load_environment(name, SHIPPED).sample_images for name in environment_names(SHIPPED)] == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -42,6 +48,22 @@ def test_an_unknown_environment_names_the_nearest():
         (
             "name: e1\ndescription: d\nport_offset: 4\ngates: {freeze: [{reason: r, days: [fryday]}]}\n",
             r"`gates.freeze.0.days.0`: .*'friday'",
+        ),
+        (
+            "name: e1\ndescription: d\nport_offset: 4\ngates: {shadow: {}}\n",
+            r"`gates`: .*`gates.shadow` replays 50 images, .*`sample_images: 50` \(it is 0\)",
+        ),
+        (
+            "name: e1\ndescription: d\nport_offset: 4\nsample_images: 19\ngates: {shadow: {images: 20}}\n",
+            r"`gates.shadow` replays 20 images, .*`sample_images: 20` \(it is 19\)",
+        ),
+        (
+            "name: e1\ndescription: d\nport_offset: 4\nsample_images: 50\nsample_rate: 0\ngates: {shadow: {}}\n",
+            r"`sample_rate` above 0 \(it is 0\)",
+        ),
+        (
+            "name: e1\ndescription: d\nport_offset: 4\nsample_images: many\ngates: {shadow: {}}\n",
+            r"`sample_images`: .*integer",
         ),
         ("name: e1\ndescription: d\nport_offset: many\n", r"`port_offset`: .*integer"),
         ("name: other\ndescription: d\nport_offset: 4\n", r"name is `other` but the file is called `e1.yaml`"),

@@ -236,7 +236,7 @@ def test_two_that_deploy_at_once_take_turns(endpoint, tmp_path, secrets, port):
     for thread in threads:
         thread.join()
     assert errors == []
-    assert len(scoring_processes(supervisor_of(endpoint))) == 1
+    eventually(lambda: len(scoring_processes(supervisor_of(endpoint))) == 1)
 
 
 def test_keys_are_rotated_without_a_restart(endpoint, tmp_path, secrets):

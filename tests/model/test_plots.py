@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.agreement import Answer, Pair
 from model.confusion import confusions
 from model.evaluation import Assessment, Evaluation, Mistake, compare, evaluate
 from model.plots import (
@@ -16,6 +17,7 @@ from model.plots import (
     draw_evaluation,
     mistakes_sheet,
     reliability_diagram,
+    shadow_sheet,
     training_curves,
 )
 from model.predictions import Images, Predictions
@@ -101,6 +103,16 @@ def test_mistakes_are_shown_with_their_images() -> None:
     assert is_drawn(mistakes_sheet([]))
 
 
+def test_images_on_which_two_models_disagree_are_shown() -> None:
+    live = [Answer(probabilities={label: 0.9, "b": 0.1}) for label in ODD]
+    pairs = [Pair(image=str(at), live=each, candidate=Answer(problem="broken-image")) for at, each in enumerate(live)]
+    images = [colour_image((250, 10 * at, 3), size=(200, 60 + 20 * at)) for at in range(len(pairs))]
+    sheet = opened(shadow_sheet(list(zip(pairs, images, strict=True)))).convert("RGB")
+    shown = {colour for _, colour in sheet.getcolors(1 << 24) or []}
+    assert all(any(abs(r - 250) + abs(g - 10 * at) + abs(b - 3) < 6 for r, g, b in shown) for at in range(len(pairs)))
+    assert is_drawn(shadow_sheet([(pairs[0], b"gone")]))
+
+
 def test_an_evaluation_is_drawn_whole_even_where_its_images_have_gone(tmp_path: Path) -> None:
     found = Assessment(challenger=evaluation(("a", "b"), 60))
     assert found.challenger.worst
@@ -132,7 +144,12 @@ def test_two_models_are_drawn_side_by_side_even_where_their_images_have_gone(lab
 
 def test_models_that_agree_say_so() -> None:
     assert is_drawn(disagreements_sheet([], ("v2", "v1, live")))
-    assert draw_comparison(Assessment(challenger=evaluation(("a", "b"))), ("v1", ""), "nowhere") == {}
+
+
+def test_a_first_model_is_drawn_alone() -> None:
+    pictures = draw_comparison(Assessment(challenger=evaluation(("a", "b"))), ("v1", ""), "nowhere")
+    assert set(pictures) == {"confusion-matrices"}
+    assert is_drawn(pictures["confusion-matrices"])
 
 
 def test_drawing_leaves_pyplot_alone() -> None:

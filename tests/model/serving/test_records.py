@@ -152,4 +152,4 @@ def test_a_writer_that_is_slower_than_the_requests_drops_records_and_stays_withi
 
 
 def _records(spool, *, rate=1.0, limit=64_000_000):
-    return Records(spool, "test", rate=rate, facts={}, limit=limit, seconds=60)
+    return Records(spool, "test", rate=rate, facts={}, limit=limit, seconds=60, images=0)

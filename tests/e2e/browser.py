@@ -1,0 +1,34 @@
+"""A person at the Prefect UI: a real browser."""
+
+import shutil
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+CHROMIUM: Final = shutil.which("chromium")
+FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
+PATIENCE_MS: Final = 90_000
+
+
+def approve(ui: str, run_id: UUID, by: str, reason: str, folder: Path) -> Path:
+    """Open a waiting release, fill in the form of its Resume button, and submit; answers the picture of the form.
+
+    Args:
+        ui: Where the UI is, without a slash at the end.
+        run_id: The run that waits.
+        by: Who decides.
+        reason: Why.
+        folder: For pictures.
+    """
+    from playwright.sync_api import sync_playwright
+
+    picture = folder / f"approval-{run_id}.png"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(f"{ui}/runs/flow-run/{run_id}")
+        page.get_by_role("button", name="Resume").first.click()
+        page.screenshot(path=picture)
+        browser.close()
+    return picture
