@@ -6,6 +6,8 @@ import sys
 
 from deployments.cli import run as ahc
 from infra.settings import PROJECT
+from infra.started_by import user
+from tasks.started_by import who_started
 
 
 def in_a_process(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -25,14 +27,16 @@ def test_without_a_server_a_flow_runs_and_is_recorded_where_the_next_up_finds_it
         ]
 
 
-def test_with_a_server_the_run_is_shown_there(platform):
+def test_with_a_server_the_run_is_shown_there_with_who_started_it(platform):
     from deployments.connection import server
     from deployments.runs import find_run
 
     done = in_a_process("run", "infrastructure", "--json")
     assert done.returncode == 0, done.stderr
     with server(platform) as client:
-        assert find_run(client, json.loads(done.stdout)["run"]).name == "infrastructure check"
+        run = find_run(client, json.loads(done.stdout)["run"])
+    assert run.name == "infrastructure check"
+    assert who_started(run) == user()
 
 
 def test_a_wrong_flow_and_a_wrong_parameter_are_named_with_the_nearest(platform, capsys):

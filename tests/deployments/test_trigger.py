@@ -21,6 +21,8 @@ from deployments.commands.trigger import Trigger
 from deployments.connection import connect
 from deployments.watch import Watch
 from infra.settings import PROJECT, Settings
+from infra.started_by import user
+from tasks.started_by import who_started
 from tests.deployments.conftest import read_until
 
 FLOWS = ("sample", "failing", "unpromoted", "killed_once", "always_killed")
@@ -163,6 +165,12 @@ def test_the_same_idempotency_key_is_the_same_run(deployed: Settings, capsys: An
     first = json.loads(capsys.readouterr().out)
     assert run([word for word in call if word != "--no-wait"]) == 3
     assert json.loads(capsys.readouterr().out)["run_id"] == first["run_id"]
+
+
+def test_a_run_knows_who_started_it(deployed: Settings, capsys: Any) -> None:
+    assert run(["trigger", "unpromoted/t", "--no-wait", "--json"]) == 0
+    started = UUID(json.loads(capsys.readouterr().out)["run_id"])
+    assert who_started(ask(deployed, lambda client: client.read_flow_run(started))) == user()
 
 
 def test_a_late_log_line_of_another_process_still_comes_once(deployed: Settings) -> None:
