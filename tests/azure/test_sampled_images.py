@@ -108,14 +108,16 @@ def test_an_outage_loses_no_image_and_the_limit_holds_afterwards(bench, cloud, s
     arguments = {"images": 2, "stopped": stopped, "every": 0.05}
     thread = threading.Thread(target=ship_records, args=(spool, URL, "test"), kwargs=arguments)
     thread.start()
-    eventually(lambda: len(bench.calls(host="stahctest", status=503)) >= 3)
-    assert len(waiting(spool)) == 3
-    bench.clear_faults()
-    eventually(lambda: len(in_store()) == 2 and not waiting(spool))
-    keep(spool, 4, 5)
-    eventually(lambda: len(in_store()) == 2 and not waiting(spool))
-    stopped.set()
-    thread.join(10)
+    try:
+        eventually(lambda: len(bench.calls(host="stahctest", status=503)) >= 3)
+        assert len(waiting(spool)) == 3
+        bench.clear_faults()
+        eventually(lambda: len(in_store()) == 2 and not waiting(spool))
+        keep(spool, 4, 5)
+        eventually(lambda: len(in_store()) == 2 and not waiting(spool))
+    finally:
+        stopped.set()
+        thread.join(10)
 
 
 def test_an_image_that_is_damaged_or_gone_is_not_read(bench, cloud, spool):
