@@ -10,7 +10,7 @@ from pydantic import Field
 from infra.backend import endpoint, ledger, registry
 from infra.correlation import root_run
 from infra.environments import Environment
-from infra.errors import CandidateFailed, ConfigurationError, ReleaseHeld, SmokeTestFailed
+from infra.errors import CandidateFailed, ConfigurationError, EndpointUnreachable, ReleaseHeld, SmokeTestFailed
 from infra.ledger import ReleaseEvent, last_word
 from infra.ports import Candidate, LiveModel, RegisteredModel
 from infra.settings import get_settings
@@ -269,12 +269,20 @@ def _as_live(model: RegisteredModel) -> LiveModel:
 
 
 def verified(environment: Environment, digest: str) -> Live:
-    """What the endpoint reports, if it is `digest`."""
+    """What the endpoint reports, if it is `digest`.
+
+    Raises:
+        SmokeTestFailed: It is another one.
+        EndpointUnreachable: It doesn't answer now.
+    """
     status = endpoint(environment.name, get_settings()).status()
-    if status.live is None or status.live.digest != digest:
+    next_step = f"Run `ahc status`, then `ahc rollback {environment.name}`."
+    if status.live is None:
+        raise EndpointUnreachable(
+            f"{environment.name} should run {digest[:12]} but is {status.state}. {status.detail}", next_step=next_step
+        )
+    if status.live.digest != digest:
         raise SmokeTestFailed(
-            f"{environment.name} should run {digest[:12]} but reports "
-            f"{status.live.digest[:12] if status.live else status.state}.",
-            next_step=f"Run `ahc status`, then `ahc rollback {environment.name}`.",
+            f"{environment.name} should run {digest[:12]} but reports {status.live.digest[:12]}.", next_step=next_step
         )
     return Live(environment=environment.name, url=status.url, model=status.live)
