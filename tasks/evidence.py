@@ -3,7 +3,7 @@
 What is missing is said. It keeps nobody from deciding.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prefect import get_run_logger
 from pydantic import Field
@@ -20,9 +20,6 @@ from tasks.artifacts import create_markdown_artifact, picture
 from tasks.evidence_page import Opponent, evidence_page
 from tasks.reports import keep_report, read_report
 from tasks.stage import Result, key_of, stage
-
-if TYPE_CHECKING:
-    pass
 
 PICTURES: Final = {
     "confusion-matrices": "True class against predicted class",

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -83,18 +82,12 @@ class Report:
     """What a rehearsal showed."""
 
     scenes: list[Scene] = field(default_factory=list)
-    clients: dict[str, list[Load]] = field(default_factory=dict)
+    clients: dict[str, Load] = field(default_factory=dict)
 
     @property
     def lost(self) -> list[str]:
         """Requests that failed, in words."""
-        return [
-            f"{name}: {failure}" for name, loads in self.clients.items() for load in loads for failure in load.failures
-        ]
-
-    def answered(self, environment: str) -> Counter[int]:
-        """Requests by the version that answered."""
-        return sum((load.by_version for load in self.clients[environment]), Counter[int]())
+        return [f"{name}: {failure}" for name, load in self.clients.items() for failure in load.failures]
 
 
 class Rehearsal:
@@ -179,11 +172,8 @@ class Rehearsal:
         return "Bob, who started it, was refused; Ada approved"
 
     def _released(self, version: int) -> str:
-        assert self._release(version, "test") == "Completed"
-        assert self.live("test") == version
-        kinds = [event.kind for event in self.events("test") if event.model.version == version]
-        assert kinds == ["started", "switched", "settled"], kinds
-        return f"ledger: {', '.join(kinds)}"
+        self._ended(self._start(version, "test").id, "Completed")
+        return self._live_and_told(version)
 
     def _approved_in_a_browser(self, version: int) -> str:
         run = self._asked(version, "production")
@@ -201,7 +191,7 @@ class Rehearsal:
 
     def _rejected(self) -> str:
         version = self.version()
-        assert self._release(version, "test") == "Completed"
+        self._ended(self._start(version, "test").id, "Completed")
         before, run = self.live("production"), self._asked(version, "production")
         self.ahc("reject", str(run.id), "--by", "Ada", "--reason", "fish is worse")
         self._ended(run.id, "ReleaseRejected")
@@ -258,10 +248,7 @@ class Rehearsal:
         for process in killed:
             process.kill()
         self._ended(run.id, "Completed")
-        assert self.live("test") == version
-        kinds = [event.kind for event in self.events("test") if event.model.version == version]
-        assert kinds == ["started", "switched", "settled"], kinds
-        return f"{len(killed)} process killed; run count {self._run(run.id).run_count}; ledger: {', '.join(kinds)}"
+        return f"{len(killed)} process killed; run count {self._run(run.id).run_count}; {self._live_and_told(version)}"
 
     def _triggered(self) -> str:
         from prefect.events import emit_event
@@ -281,15 +268,18 @@ class Rehearsal:
             assert process.wait(PATIENCE) == 0
         self._eventually(lambda: self.live("test") == version, f"v{version} live in test")
         self._eventually(lambda: not self._active(), "nothing under way")
-        runs = [run for run in self._runs() if run.parameters.get("version") == version]
-        kinds = [event.kind for event in self.events("test") if event.model.version == version]
-        assert len([run for run in runs if run.parameters.get("environment") == "test"]) == 1, [
-            run.name for run in runs
-        ]
-        assert kinds == ["started", "switched", "settled"], kinds
-        return "one run, one switch"
+        runs = self._runs(environment="test", version=version)
+        assert len(runs) == 1, [run.name for run in runs]
+        return f"one run; {self._live_and_told(version)}"
 
     # What they are made of.
+
+    def _live_and_told(self, version: int) -> str:
+        """What the ledger of `test` tells of a version that went live there, each step once."""
+        assert self.live("test") == version
+        kinds = [event.kind for event in self.events("test") if event.model.version == version]
+        assert kinds == ["started", "switched", "settled"], kinds
+        return f"ledger: {', '.join(kinds)}"
 
     def _scene(self, title: str, play: Callable[[], str]) -> None:
         began = time.monotonic()
@@ -310,8 +300,8 @@ class Rehearsal:
             for name in environments:
                 key = secrets(name, self.settings).get(endpoint_key(name)).get_secret_value()
                 port = self._endpoints + list(ENVIRONMENTS).index(name) + 1
-                loads = [Load(port, key, image=colour_image(image)) for image in IMAGES]
-                self.report.clients[name] = [clients.enter_context(load) for load in loads]
+                images = tuple(colour_image(image) for image in IMAGES)
+                self.report.clients[name] = clients.enter_context(Load(port, key, images=images))
             yield
 
     def ahc(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
@@ -348,9 +338,6 @@ class Rehearsal:
         given = {"name": NAME, "version": version, "environment": environment, "by": "Bob"}
         pairs = [item for name, value in given.items() for item in ("-p", f"{name}={value}")]
         return ["trigger", f"release/{'test' if environment == 'brief' else environment}", *pairs]
-
-    def _release(self, version: int, environment: str) -> str:
-        return str(self._ended(self._start(version, environment).id).state_name)
 
     def _start(self, version: int, environment: str) -> "FlowRun":
         self.ahc(*self._trigger(version, environment), "--no-wait")
@@ -433,10 +420,9 @@ def _told(ask: Callable[[], Any], otherwise: Any) -> Any:
 
 def show(report: Report) -> None:
     """What the clients saw."""
-    for name, loads in report.clients.items():
-        sent, failed = sum(load.answers for load in loads), sum(len(load.failures) for load in loads)
-        versions = ", ".join(f"v{version} {count}" for version, count in sorted(report.answered(name).items()))
-        print(f"{name}: {sent} requests answered, {failed} failed; by version: {versions}")
+    for name, load in report.clients.items():
+        versions = ", ".join(f"v{version} {count}" for version, count in sorted(load.by_version.items()))
+        print(f"{name}: {load.answers} requests answered, {len(load.failures)} failed; by version: {versions}")
     for line in report.lost[:20]:
         print(f"  {line}")
 

@@ -1,6 +1,7 @@
 """Constant load on an endpoint: every request is recorded, and so is every failure."""
 
 import http.client
+import itertools
 import json
 import socket
 import ssl
@@ -22,6 +23,7 @@ class Load:
     """Clients that score one image after another until told to stop.
 
     Attributes:
+        images: Taken in turns by all clients together.
         tls: What to trust, where the endpoint speaks HTTPS.
         failures: What went wrong, in words.
         by_version: Answers by the version that gave them.
@@ -31,7 +33,7 @@ class Load:
     port: int
     key: str
     tls: ssl.SSLContext | None = None
-    image: bytes = IMAGE
+    images: tuple[bytes, ...] = (IMAGE,)
     failures: list[str] = field(default_factory=list)
     connections: list[tuple[list[int], bool]] = field(default_factory=list)
     answers: int = 0
@@ -39,6 +41,7 @@ class Load:
 
     def __enter__(self) -> Self:
         self._stop = threading.Event()
+        self._turns = itertools.cycle(self.images)
         clients: list[Callable[[], None]] = [
             self._keep_alive,
             self._keep_alive,
@@ -90,7 +93,7 @@ class Load:
         answered: list[int] = []
         closed = False
         while not closed and not self._stop.is_set():
-            connection.request("POST", "/score", self.image, self._headers())
+            connection.request("POST", "/score", next(self._turns), self._headers())
             answer = connection.getresponse()
             self._note(answer.status, answer.read(), answered)
             closed = answer.will_close
@@ -101,7 +104,7 @@ class Load:
         """A connection a request."""
         connection = self._connection()
         answered: list[int] = []
-        connection.request("POST", "/score", self.image, {**self._headers(), "Connection": "close"})
+        connection.request("POST", "/score", next(self._turns), {**self._headers(), "Connection": "close"})
         answer = connection.getresponse()
         self._note(answer.status, answer.read(), answered)
         connection.close()
@@ -109,12 +112,12 @@ class Load:
 
     def _raw(self) -> None:
         """Connects first and sends later, as a browser's preconnect does."""
-        lines = [f"{name}: {value}" for name, value in self._headers().items()]
-        head = "\r\n".join(["POST /score HTTP/1.1", "Host: x", f"Content-Length: {len(self.image)}", *lines, "", ""])
+        lines, image = [f"{name}: {value}" for name, value in self._headers().items()], next(self._turns)
+        head = "\r\n".join(["POST /score HTTP/1.1", "Host: x", f"Content-Length: {len(image)}", *lines, "", ""])
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=20)
         with self.tls.wrap_socket(plain, server_hostname="127.0.0.1") if self.tls else plain as connection:
             self._stop.wait(0.05)
-            connection.sendall(head.encode() + self.image)
+            connection.sendall(head.encode() + image)
             answer = http.client.HTTPResponse(connection)
             answer.begin()
             answered: list[int] = []
@@ -129,6 +132,6 @@ class Load:
                 if self._stop.is_set():
                     return
                 answer = client.post(
-                    f"{scheme}://127.0.0.1:{self.port}/score", content=self.image, headers=self._headers()
+                    f"{scheme}://127.0.0.1:{self.port}/score", content=next(self._turns), headers=self._headers()
                 )
                 self._note(answer.status_code, answer.content, [])

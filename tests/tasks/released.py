@@ -66,7 +66,7 @@ class Released:
         return ledger(self.settings).events(ENVIRONMENT)[-1].reason
 
     def load(self, image: bytes = IMAGE) -> Load:
-        return Load(int(self.endpoint.url.rpartition(":")[2]), self.key.get_secret_value(), image=image)
+        return Load(int(self.endpoint.url.rpartition(":")[2]), self.key.get_secret_value(), images=(image,))
 
     def process(self, role: str) -> psutil.Process:
         return psutil.Process(self.endpoint._ask("status", seconds=5)[role]["pid"])
