@@ -109,6 +109,7 @@ class ContainersWorld:
         self._settings_of: dict[str, dict[str, str]] = {}
         self._rules_of: dict[str, list[dict[str, Any]]] = {}
         self._divided: dict[str, DividedName] = {}
+        self._unwanted: set[str] = set()
         self._calls = -1
         self._over = threading.Event()
         self._failure: BaseException | None = None
@@ -149,7 +150,7 @@ class ContainersWorld:
     def _watch(self) -> None:
         while not self._over.wait(PASS_SECONDS):
             try:
-                if self._something_happened():
+                if self._unwanted or self._something_happened():
                     self._pass()
             except Exception as error:
                 self._failure = error
@@ -160,7 +161,7 @@ class ContainersWorld:
         leads = _known_names(state, self.registry.address)
         wanted: set[str] = set()
         calls = self._bench.admin("health")["calls"]
-        asked = calls != self._calls
+        asked = calls != self._calls or bool(self._unwanted)
         for key, group in _of(state, GROUPS):
             leads |= dict.fromkeys(_names_of_group(state, key, group), self._follow_group(group, wanted))
         for key, site in _of(state, SITES):
@@ -173,8 +174,11 @@ class ContainersWorld:
         self._calls = calls
         leads |= self._divided_sites(state, leads) | self._profiles(state, leads) | _aliases(state, leads)
         self._publish(leads)
-        for handle in set(self.containers) - wanted:
+        # Settings are read one after the other: what moved between two sites meanwhile is seen in neither.
+        unwanted = set(self.containers) - wanted
+        for handle in unwanted & self._unwanted:
             self._retire(handle)
+        self._unwanted = unwanted - self._unwanted
 
     def _something_happened(self) -> bool:
         """Whether anyone asked the bench for anything, or a container said something or ended."""
