@@ -70,10 +70,12 @@ def _record(live: Live, bad: LiveModel | None, environment: Environment, reason:
 
 
 def _brought_back(target: Endpoint, before: LiveModel | None) -> LiveModel:
-    status = target.status()
-    if before is not None and status.live is not None and status.live.digest == before.digest:
-        return status.live
-    if before is not None and status.previous is not None and status.previous.digest != before.digest:
+    # What the endpoint runs, not what answers in time: on a busy machine that may be nothing.
+    running = {version.role: version.model for version in target.versions()}
+    if before is not None and "live" in running and running["live"].digest == before.digest:
+        return running["live"]
+    previous = target.status().previous
+    if before is not None and previous is not None and previous.digest != before.digest:
         raise NothingToRollBackTo(
             f"{target.environment} was changed since: its version before is no longer {before.name} v{before.version}.",
             next_step="Look at `ahc status`, then start a rollback anew.",

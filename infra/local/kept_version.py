@@ -46,6 +46,7 @@ class KeptVersion:
         self._log_file = log_file
         self._on_change = on_change
         self._retired = False
+        self._check: asyncio.TimerHandle | None = None
         self._serving = asyncio.Event()
         self._first = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run())
@@ -75,10 +76,12 @@ class KeptVersion:
         """Close each connection with its next answer; what it was handed and doesn't take goes elsewhere."""
         self._retired = True
         self.command("retire")
-        self._check = asyncio.create_task(self._end_if_hanging())
+        self._watch_for_hanging()
 
     def resume(self) -> None:
         self._retired = False
+        if self._check is not None:
+            self._check.cancel()
         self.command("resume")
 
     def command(self, do: str, **arguments: Any) -> None:
@@ -114,11 +117,11 @@ class KeptVersion:
             "failure": self.failure,
         }
 
-    async def _end_if_hanging(self) -> None:
-        process = self.process
-        await asyncio.sleep(TAKING_SECONDS)
-        if process is not None and self._retired and not process.took_all:
-            process.kill()
+    def _watch_for_hanging(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+        if self.process is not None:
+            self._check = asyncio.get_running_loop().call_later(TAKING_SECONDS, _end_if_hanging, self.process)
 
     async def _run(self) -> None:
         attempt = 0
@@ -162,3 +165,8 @@ class KeptVersion:
     async def _bury(self, process: ScoringProcess) -> int:
         await process.stop()
         return process.exit_code or 0
+
+
+def _end_if_hanging(process: ScoringProcess) -> None:
+    if not process.took_all:
+        process.kill()
