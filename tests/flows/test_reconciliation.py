@@ -113,6 +113,9 @@ class House:
         states = [(run.name, run.state_name, run.state.message) for run in self.runs("reconciliation")]
         raise AssertionError(f"no {for_what}: {states}, {self.notes()}")
 
+    def releases_of(self, model: RegisteredModel) -> list[Any]:
+        return [run for run in self.runs("release") if run.parameters["version"] == model.version]
+
     def of_deployment(self, flow: str) -> list[Any]:
         """Without those of this process."""
         return [run for run in self.runs(flow) if run.deployment_id is not None]
@@ -157,24 +160,19 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     get_settings.cache_clear()
 
 
-def described(runs: list[Any]) -> list[tuple[Any, ...]]:
-    return [(run.parameters["environment"], run.parameters["name"], run.parameters["version"]) for run in runs]
-
-
 def test_all_triggers_at_once_start_one_run_also_after_a_restart(house: House, tmp_path: Path) -> None:
-    house.register(1, tmp_path)
+    model = house.register(1, tmp_path)
     # The registration's event, the clock, and a process of its own.
-    tells, clock = house.run("training/local", name="food", version=1), house.run("reconciliation/local")
+    tells, clock = house.run("training/local", name="food", version=model.version), house.run("reconciliation/local")
     while not house.ended(clock, wait=False):
         reconciliation()
     house.ended(tells)
     for run in house.wait(lambda: house.of_deployment("reconciliation")[1:], "reconciliation by the event"):
         house.ended(run.id)
-    assert described(house.runs("release")) == [("test", "food", 1)]
-
     [release] = house.runs("release")
-    assert release.parameters["by"] == "trigger"
-    assert registry(house.settings).get("food", 1).tags["triggered.test"] == str(release.id)
+    asked = {"environment": "test", "name": "food", "version": model.version, "by": "trigger"}
+    assert release.parameters == asked
+    assert registry(house.settings).get("food", model.version).tags["triggered.test"] == str(release.id)
     house.go()
     house.ended(release.id)
     house.stop()
@@ -199,16 +197,16 @@ def test_what_failed_or_was_deleted_is_not_started_again(house: House, tmp_path:
         assert f"run {started.run[:8]} was started for it before" in decision.why
         with server(house.settings) as client, suppress(ObjectNotFound):
             client.delete_flow_run(UUID(started.run))
-    assert described([run for run in house.runs("release") if run.parameters["version"] == 2]) == []
+    assert house.releases_of(model) == []
 
 
 def test_a_lifecycle_releases_by_itself_and_what_it_left_is_released_when_it_ended(
     house: House, tmp_path: Path
 ) -> None:
     house.hold()
-    house.register(3, tmp_path)
+    model = house.register(3, tmp_path)
     before = len(house.of_deployment("reconciliation"))
-    lifecycle = house.run("lifecycle/local", data={"source": "food"}, version=3)
+    lifecycle = house.run("lifecycle/local", data={"source": "food"}, version=model.version)
     house.wait(lambda: [run for run in house.runs("training") if run.parent_task_run_id], "registration")
     [decision] = reconciliation().decisions
     assert f"the lifecycle {str(lifecycle)[:8]} releases by itself until it ends" in decision.why
@@ -218,7 +216,7 @@ def test_a_lifecycle_releases_by_itself_and_what_it_left_is_released_when_it_end
     after = house.wait(lambda: house.of_deployment("reconciliation")[before:], "reconciliation after the lifecycle")
     house.ended(after[0].id)
     assert len(house.of_deployment("reconciliation")) == before + 1
-    assert described([run for run in house.runs("release") if run.parameters["version"] == 3]) == [("test", "food", 3)]
+    assert len(house.releases_of(model)) == 1
 
 
 def test_two_releases_to_one_environment_queue(house: House) -> None:
@@ -293,11 +291,12 @@ def test_a_notice_is_ended_when_its_release_is_started_and_nonsense_is_put_aside
         monkeypatch.setattr("tasks.reconciliation.TRIES", 3)
         for name in (QUEUE, ASIDE):
             service.create(name)
-        service.put(QUEUE, event("food", 4))
+        coming = len(registry(house.settings).versions("food")) + 1
+        service.put(QUEUE, event("food", coming))
         service.put(QUEUE, "nonsense")
 
         reconciliation()
-        assert [notice.version for notice in queue.taken] == [4, None]
+        assert [notice.version for notice in queue.taken] == [coming, None]
         _time_passes(service, queue)
         model = house.register(4, tmp_path)
         with monkeypatch.context() as broken:
@@ -311,7 +310,7 @@ def test_a_notice_is_ended_when_its_release_is_started_and_nonsense_is_put_aside
         assert (started.environment, started.version) == ("test", model.label)
         assert "MessageId" not in service.peek(QUEUE)
         assert "<MessageText>nonsense</MessageText>" in service.peek(ASIDE)
-    assert described([run for run in house.runs("release") if run.parameters["version"] == 4]) == [("test", "food", 4)]
+    assert len(house.releases_of(model)) == 1
 
 
 def _time_passes(service: QueueService, queue: Queue) -> None:
@@ -321,7 +320,7 @@ def _time_passes(service: QueueService, queue: Queue) -> None:
 
 def test_repair_starts_what_is_stopped_and_lets_the_records_say_what_runs(house: House, tmp_path: Path) -> None:
     settings = house.settings
-    model = registry(settings).get("food", 1)
+    model = house.register(5, tmp_path)
     place = endpoint("test", settings)
     live = LiveModel(name=model.name, version=model.version, digest=model.digest)
     place.switch(place.deploy(registry(settings).download(model, tmp_path / "verified"), live))
