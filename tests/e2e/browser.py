@@ -20,21 +20,25 @@ def approve(ui: str, run_id: UUID, by: str, reason: str, folder: Path) -> Path:
         reason: Why.
         folder: For pictures.
     """
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
     picture = folder / f"approval-{run_id}.png"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(PATIENCE_MS)
-        page.goto(f"{ui}/runs/flow-run/{run_id}")
-        page.get_by_role("button", name="Open menu").first.click()
-        page.get_by_role("menuitem", name="Resume").click()
-        form = page.get_by_role("dialog")
-        form.get_by_label("By", exact=True).fill(by)
-        form.get_by_label("Reason", exact=True).fill(reason)
-        page.screenshot(path=picture)
-        form.get_by_role("button", name="Resume").click()
-        page.get_by_text("Flow run resumed").wait_for()
+        try:
+            page.goto(f"{ui}/runs/flow-run/{run_id}")
+            page.get_by_role("button", name="Open menu").first.click()
+            page.get_by_role("menuitem", name="Resume").click()
+            form = page.get_by_role("dialog")
+            form.get_by_label("By", exact=True).fill(by)
+            form.get_by_label("Reason", exact=True).fill(reason)
+            page.screenshot(path=picture)
+            form.get_by_role("button", name="Resume").click()
+            page.get_by_text("Flow run resumed").wait_for()
+        except Error:
+            page.screenshot(path=picture.with_suffix(".failed.png"))
+            raise
         browser.close()
     return picture

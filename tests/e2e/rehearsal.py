@@ -5,6 +5,7 @@ score without a pause in `test` and `production`. Each scene says what happened;
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 NAME: Final = "colours"
 IMAGES: Final = ("red", "green", "blue", "white")
 PATIENCE: Final = 180.0
+PAUSE: Final = 0.05
+"""Seconds between two requests of each of the ten clients: the machine has other things to do as well."""
 STAGES: Final = ("check", "preflight", "deploy", "smoke test", "shadow", "canary", "switch", "watch")
 """How the runs of the steps of a release to `test` begin; after each, its process is killed."""
 ENVIRONMENTS: Final = {
@@ -181,9 +184,7 @@ class Rehearsal:
             self.ahc("approve", str(run.id), "--by", "Grace", "--reason", "no browser here")
             how = "by `ahc approve`: no chromium here"
         else:
-            picture = browser.approve(
-                f"{self.settings.prefect_ui_url}/v2", run.id, "Grace", "looks right", self._folder
-            )
+            picture = browser.approve(self.settings.prefect_ui_url, run.id, "Grace", "looks right", self._folder)
             how = f"picture: {picture}"
         self._ended(run.id, "Completed")
         assert self.live("production") == version
@@ -202,7 +203,7 @@ class Rehearsal:
     def _expired(self, version: int) -> str:
         run = self._asked(version, "brief")
         state = self._ended(run.id)
-        refused = self.ahc("approve", str(run.id), "--by", "Ada", "--reason", "late", code=32)
+        refused = self.ahc("approve", str(run.id), "--by", "Ada", "--reason", "late", code=31)
         return f"{state}; approved then: {_message(refused)}"
 
     def _wrong_answers(self) -> str:
@@ -301,7 +302,7 @@ class Rehearsal:
                 key = secrets(name, self.settings).get(endpoint_key(name)).get_secret_value()
                 port = self._endpoints + list(ENVIRONMENTS).index(name) + 1
                 images = tuple(colour_image(image) for image in IMAGES)
-                self.report.clients[name] = clients.enter_context(Load(port, key, images=images))
+                self.report.clients[name] = clients.enter_context(Load(port, key, images=images, pause=PAUSE))
             yield
 
     def ahc(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
@@ -404,9 +405,10 @@ class Rehearsal:
 
 
 def _message(done: "subprocess.CompletedProcess[str]") -> str:
-    """The line of a command that says what happened."""
-    lines = [line.strip() for line in f"{done.stdout}{done.stderr}".splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if "Held" in line or "went beyond" in line or ":" in line), lines[-1])
+    """What a command that failed said of the cause."""
+    found = re.search(r"\b[A-Z]\w+(Failed|Held|Aborted|Disagrees|Rejected): [^\n]*", f"{done.stderr}{done.stdout}")
+    assert found, done.stdout + done.stderr
+    return found.group()
 
 
 def _told(ask: Callable[[], Any], otherwise: Any) -> Any:

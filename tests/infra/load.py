@@ -24,6 +24,7 @@ class Load:
 
     Attributes:
         images: Taken in turns by all clients together.
+        pause: Seconds between two requests of a client.
         tls: What to trust, where the endpoint speaks HTTPS.
         failures: What went wrong, in words.
         by_version: Answers by the version that gave them.
@@ -34,6 +35,7 @@ class Load:
     key: str
     tls: ssl.SSLContext | None = None
     images: tuple[bytes, ...] = (IMAGE,)
+    pause: float = 0.0
     failures: list[str] = field(default_factory=list)
     connections: list[tuple[list[int], bool]] = field(default_factory=list)
     answers: int = 0
@@ -75,6 +77,7 @@ class Load:
 
     def _note(self, status: int, body: bytes, answered: list[int]) -> None:
         self.answers += 1
+        self._stop.wait(self.pause)
         if status != 200:
             self.failures.append(f"{status}: {body[:200]!r}")
         else:
