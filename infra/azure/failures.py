@@ -99,7 +99,7 @@ CODES: Final[dict[type[PlatformError], frozenset[str]]] = {
 }
 """Error codes of Azure Resource Manager and of the services, most telling kind first."""
 SIGNATURE: Final = re.compile(r"(?<=[?&]sig=)[^&\s'\"]+")
-"""The secret part of a URL with a shared access signature; the network layer quotes URLs when a connection breaks."""
+"""The secret part of a URL with a shared access signature; proxies and network layers quote URLs in errors."""
 CAPACITY: Final = frozenset(code for code in CODES[QuotaExceeded] if "Allocation" in code) | {
     "SkuNotAvailable",
     "InsufficientCapacity",

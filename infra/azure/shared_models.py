@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 API_VERSION: Final = "2024-04-01"
 REGISTRIES: Final = "Microsoft.MachineLearningServices/registries"
 FOLDER: Final = "bundle"
+READY: Final = "Succeeded"
 ENDED_BADLY: Final = frozenset({"Failed", "Canceled"})
 CREATION_SECONDS: Final = 600.0
 
@@ -55,7 +56,8 @@ class AmlSharedModels:
 
         with azure_errors(f"sharing {model.label} to the Azure ML registry {self._registry}"):
             try:
-                version = f"{self._resource_id()}/models/{model.name}/versions/{model.version}"
+                registry = registry_id(self._registry, self._environment, self._settings)
+                version = f"{registry}/models/{model.name}/versions/{model.version}"
                 if not self._has(version, model):
                     self._create(version, model, bundle)
             except ResourceNotFoundError as error:
@@ -64,39 +66,29 @@ class AmlSharedModels:
                 ) from error
         return f"{STUDIO}/registries/{self._registry}/models/{model.name}/version/{model.version}"
 
-    def _resource_id(self) -> str:
-        own, shared = subscription(self._settings, self._environment), subscription(self._settings)
-        searched = dict.fromkeys((own, shared))
-        for subscription_id in searched:
-            resources = resource_client(subscription_id).resources
-            for item in resources.list(filter=f"resourceType eq '{REGISTRIES}'"):
-                if str(item.name).lower() == self._registry.lower():
-                    return str(item.id)
-        raise ConfigurationError(
-            f"`azure.model_registry` of {self._environment.name} names `{self._registry}`, but this identity sees no "
-            f"Azure ML registry of that name in the subscription {' or '.join(searched)}.",
-            next_step="Correct the name, or have the role `AzureML Registry User` assigned on the registry.",
-        )
-
     def _has(self, version: str, model: RegisteredModel) -> bool:
-        """Whether the registry has the version with these bytes; waits where another run is making it."""
+        """Whether the registry has the version with these bytes; waits where another run is making it.
+
+        One with these bytes that Azure failed to make is removed: no other place of its files would be accepted.
+        """
         waiting = Waiting(CREATION_SECONDS)
         while (found := self._read(version)) is not None:
-            state = found.get("provisioningState", "Succeeded")
             digest = (found.get("properties") or {}).get(DIGEST, "unknown")
-            if digest != model.digest and state not in ENDED_BADLY:
+            if digest != model.digest:
                 raise ConfigurationError(
                     f"The Azure ML registry {self._registry} has {model.label} already, with the digest {digest}; "
                     f"the version that is released has {model.digest}.",
                     next_step="What is there stays. Name another registry in `azure.model_registry`, or register a "
                     "version whose number is free there.",
                 )
-            if state == "Succeeded":
+            state = found.get("provisioningState", READY)
+            if state == READY:
                 return True
             if state in ENDED_BADLY:
+                self._resources(version).begin_delete_by_id(version, API_VERSION).result()
                 return False
             if not waiting.again():
-                raise ServiceUnavailable(f"{self._registry} is still making {model.label}: it is {state}.")
+                raise ServiceUnavailable(f"The Azure ML registry {self._registry} is still making {model.label}.")
         return False
 
     def _read(self, version: str) -> dict[str, Any] | None:
@@ -131,6 +123,25 @@ class AmlSharedModels:
     @staticmethod
     def _resources(resource_id: str) -> Any:
         return resource_client(resource_id.split("/")[2]).resources
+
+
+def registry_id(registry: str, environment: Environment, settings: Settings) -> str:
+    """The resource id of the Azure ML registry of this name, in the environment's subscription or the platform's.
+
+    Raises:
+        ConfigurationError: This identity sees none.
+    """
+    searched = dict.fromkeys((subscription(settings, environment), subscription(settings)))
+    with azure_errors(f"looking for the Azure ML registry {registry}"):
+        for subscription_id in searched:
+            for item in resource_client(subscription_id).resources.list(filter=f"resourceType eq '{REGISTRIES}'"):
+                if str(item.name).lower() == registry.lower():
+                    return str(item.id)
+    raise ConfigurationError(
+        f"`azure.model_registry` of {environment.name} names `{registry}`, but this identity sees no such Azure ML "
+        f"registry in the subscription {' or '.join(searched)}.",
+        next_step="Correct the name, or have the role `AzureML Registry User` assigned on the registry.",
+    )
 
 
 def _upload(version: str, bundle: Path) -> str:

@@ -26,28 +26,18 @@ from infra.settings import PROJECT, get_settings
 from tasks.environments import environment_file
 from tasks.promotion import promote
 from tests.azure.bench import SUBSCRIPTION, azure_settings, calls
-from tests.azure.small_platform import LOCATION, deploy, provision
+from tests.azure.small_platform import deploy, make_model_registry, provision
 from tests.conftest import settings_environment
 from tests.tasks.released import in_a_run
 
 pytestmark = pytest.mark.azure
 
 REGISTRY = "mlr-ahc"
-MACHINE_LEARNING = "providers/Microsoft.MachineLearningServices"
-REGISTRY_ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-ahc-platform/{MACHINE_LEARNING}/registries/{REGISTRY}"
+KIND = "Microsoft.MachineLearningServices/registries"
+REGISTRY_ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-ahc-platform/providers/{KIND}/{REGISTRY}"
 VERSION = f"registries/{REGISTRY}/models/food/versions/3"
 ANOTHER_SUBSCRIPTION = "99999999-2222-3333-4444-555555555555"
 FILES = {"model.onnx": "weights", "bundle.json": "{}", "golden/red.png": "pixels"}
-
-
-def make_registry(resource_id: str = REGISTRY_ID) -> None:
-    body = {
-        "location": LOCATION,
-        "identity": {"type": "SystemAssigned"},
-        "properties": {"regionDetails": [{"location": LOCATION}]},
-    }
-    resources = resource_client(resource_id.split("/")[2]).resources
-    resources.begin_create_or_update_by_id(resource_id, API_VERSION, body).result()
 
 
 def environments(tmp_path, **azure):
@@ -62,7 +52,7 @@ def environments(tmp_path, **azure):
 def settings(bench, tmp_path):
     settings = azure_settings(tmp_path / "home", environments=environments(tmp_path, model_registry=REGISTRY))
     provision(settings)
-    make_registry()
+    make_model_registry(REGISTRY)
     bench.admin("calls", method="DELETE")
     return settings
 
@@ -193,8 +183,7 @@ def test_a_registry_that_goes_away_meanwhile_is_named(bench, shared, bundle):
 def test_a_registry_in_the_subscription_of_the_environment_is_found(bench, settings, bundle, tmp_path):
     environments(tmp_path, model_registry="MLR-own", subscription_id=ANOTHER_SUBSCRIPTION)
     deploy("test", settings, ANOTHER_SUBSCRIPTION)
-    own = f"/subscriptions/{ANOTHER_SUBSCRIPTION}/resourceGroups/rg-ahc-test/{MACHINE_LEARNING}/registries/mlr-own"
-    make_registry(own)
+    own = make_model_registry("mlr-own", "rg-ahc-test", ANOTHER_SUBSCRIPTION)
     bench.admin("calls", method="DELETE")
     shared_models("test", settings).share(model(), bundle)
     assert calls(bench, "PUT", url=f"{own}/models/food/versions/3")
@@ -223,6 +212,17 @@ def test_a_version_that_another_run_is_making_is_waited_for(bench, shared, bundl
         assert puts(bench) == [201]
     finally:
         bench.settings(lro_polls=2)
+
+
+def test_a_version_that_could_not_be_made_is_made_by_the_next(bench, shared, bundle):
+    failed = {"code": "InternalError", "message": "no copy in the region"}
+    bench.fault("lro-failed", method="PUT", path=VERSION, lro_error=failed)
+    with pytest.raises(ServiceUnavailable, match="no copy in the region"):
+        shared.share(model(), bundle)
+    assert stored()["provisioningState"] == "Failed"
+    shared.share(model(), bundle)
+    assert stored()["provisioningState"] == "Succeeded"
+    assert files_there() == FILES
 
 
 def test_the_signature_of_the_upload_is_in_no_log_and_no_error(bench, shared, bundle, caplog):

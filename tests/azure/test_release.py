@@ -21,7 +21,7 @@ from tasks.gates import LINEAGE_TAGS
 from tests.azure import bench as benches
 from tests.azure.constant_load import ConstantLoad
 from tests.azure.containers_world import ContainersWorld
-from tests.azure.small_platform import deploy, provision
+from tests.azure.small_platform import deploy, make_model_registry, provision
 from tests.bundles import make_bundle
 from tests.infra.local_endpoint import eventually
 
@@ -87,7 +87,7 @@ def platform(prefect_server, bench, kind, tmp_path, monkeypatch) -> Iterator[Pla
         tmp_path / "environments",
         test={"azure": {"endpoint": kind}, "gates": {"canary": CANARY, "watch": WATCH}},
         acceptance={
-            "azure": {"endpoint": kind, "subscription_id": ANOTHER_SUBSCRIPTION},
+            "azure": {"endpoint": kind, "subscription_id": ANOTHER_SUBSCRIPTION, "model_registry": "mlr-ahc"},
             "gates": {"requires": "test"},
         },
     )
@@ -101,6 +101,7 @@ def platform(prefect_server, bench, kind, tmp_path, monkeypatch) -> Iterator[Pla
     get_settings.cache_clear()
     provision(get_settings(), "test")
     deploy("acceptance", get_settings(), ANOTHER_SUBSCRIPTION)
+    make_model_registry("mlr-ahc")
     with ContainersWorld(bench, tmp_path / "containers"):
         yield Platform(tmp_path, bench)
     monkeypatch.undo()
@@ -144,7 +145,9 @@ def test_a_promotion_copies_the_bundle_by_its_digest_and_makes_nothing_anew(plat
     assert not [url for url in written if "scheduleRun" in url or "/jobs/" in url]
     versions = {url.rpartition("/versions/")[2].partition("?")[0] for url in written if "/models/colours/" in url}
     assert versions <= {"1"}, "only tags of the version that is promoted may change"
-    assert [url for url in written if f"/subscriptions/{ANOTHER_SUBSCRIPTION}/" in url]
+    deployed = [url for url in written if f"/subscriptions/{ANOTHER_SUBSCRIPTION}/" in url]
+    (shared,) = [url for url in written if "/registries/mlr-ahc/models/colours/versions/1?" in url]
+    assert written.index(shared) < written.index(deployed[0]), "it is shared before anything is deployed"
 
 
 def published(environment: str) -> list[bytes]:
