@@ -146,9 +146,10 @@ def test_a_promotion_copies_the_bundle_by_its_digest_and_makes_nothing_anew(plat
     assert not [url for url in written if "scheduleRun" in url or "/jobs/" in url]
     versions = {re.findall(r"/versions/(\d+)", url)[0] for url in written if "/models/colours/" in url}
     assert versions <= {"1"}, "no other version than the one that is promoted may change"
-    deployed = [url for url in written if f"/subscriptions/{ANOTHER_SUBSCRIPTION}/" in url]
-    (shared,) = [url for url in written if "/registries/mlr-ahc/models/colours/versions/1?" in url]
-    assert written.index(shared) < written.index(deployed[0]), "it is shared before anything is deployed"
+    made = [call["url"] for call in bench.calls(host="management") if call["method"] in {"PUT", "PATCH"}]
+    (shared,) = [url for url in made if "/registries/mlr-ahc/models/colours/versions/1?" in url]
+    deployed = [url for url in made if f"/subscriptions/{ANOTHER_SUBSCRIPTION}/" in url]
+    assert made.index(shared) < made.index(deployed[0]), "it is shared before anything is deployed"
 
 
 def published(environment: str) -> list[bytes]:
