@@ -5,6 +5,7 @@ from tasks.canary import canary
 from tasks.environments import environment_file
 from tasks.pipeline import pipeline
 from tasks.preflight import preflight
+from tasks.promotion import promote
 from tasks.release import Live, check_version, deploy_candidate, switch_traffic, verify_live
 from tasks.shadow import shadow
 from tasks.smoke_test import smoke_test
@@ -16,7 +17,8 @@ from tasks.watch import watch
 def release(name: str, version: int, environment: str, by: str = "", force: bool = False, reason: str = "") -> Live:
     """Check, ask who must be asked, deploy beside the live version, try the new one, switch, and watch it.
 
-    A version that is live already is only verified, and watched to the end of its watch.
+    A version that is live already is only verified, and watched to the end of its watch. Where the environment's file
+    names a model registry, the version is shared to it before it is deployed.
 
     Args:
         name: Name of the model.
@@ -33,6 +35,8 @@ def release(name: str, version: int, environment: str, by: str = "", force: bool
     preflight(checked.model, target)
     if target.gates.approval:
         decide(checked.model, target, by)
+    if target.azure.model_registry:
+        promote(checked.model, checked.bundle, target)
     with one_release_at_a_time(target):
         candidate = deploy_candidate(checked, target).candidate
         smoke_test(candidate, checked.bundle, target)

@@ -22,6 +22,7 @@ from infra.ports import (
     ModelRegistry,
     RegisteredModel,
     SecretStore,
+    SharedModels,
 )
 from infra.settings import Backend, Settings
 
@@ -127,6 +128,20 @@ def data_catalogue(settings: Settings) -> DataCatalogue | None:
 
         return AmlData(settings)
     return None
+
+
+def shared_models(environment: str, settings: Settings) -> SharedModels | None:
+    """Where the environment of this name shares its versions to; None where its file names nothing, or not on Azure.
+
+    Raises: ConfigurationError, as `secrets` does.
+    """
+    described = load_environment(environment, settings.environments)
+    named = described.azure.model_registry
+    if named is None or backend_of(environment, settings) != "azure":
+        return None
+    from infra.azure.shared_models import AmlSharedModels
+
+    return AmlSharedModels(named, described, settings)
 
 
 def notices(settings: Settings) -> Notices | None:

@@ -37,6 +37,12 @@ class AzureTarget(Frozen):
     subscription_id: str | None = Field(
         default=None, description="Where this environment is in a subscription of its own."
     )
+    model_registry: str | None = Field(
+        default=None,
+        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]{2,32}$",
+        description="Azure ML registry, in this environment's subscription or the platform's, to which a version is "
+        "shared before it is deployed.",
+    )
 
 
 class Environment(Frozen):

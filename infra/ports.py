@@ -208,6 +208,18 @@ class DataCatalogue(Protocol):
         ...
 
 
+class SharedModels(Protocol):
+    """The registry that an environment shares its versions to, for other teams and subscriptions."""
+
+    def share(self, model: RegisteredModel, bundle: Path) -> str:
+        """See that the registry has this version with these bytes, once; answers where a person looks at it.
+
+        Raises:
+            ConfigurationError: There is no such registry, or it has the version with other bytes.
+        """
+        ...
+
+
 class FolderStore(Protocol):
     """Folders that outlive the machine on which they were made, such as trained weights and bundles."""
 

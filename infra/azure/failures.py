@@ -98,6 +98,8 @@ CODES: Final[dict[type[PlatformError], frozenset[str]]] = {
     ),
 }
 """Error codes of Azure Resource Manager and of the services, most telling kind first."""
+SIGNATURE: Final = re.compile(r"(?<=[?&]sig=)[^&\s'\"]+")
+"""The secret part of a URL with a shared access signature; proxies and network layers quote URLs in errors."""
 CAPACITY: Final = frozenset(code for code in CODES[QuotaExceeded] if "Allocation" in code) | {
     "SkuNotAvailable",
     "InsufficientCapacity",
@@ -117,7 +119,8 @@ def azure_errors(doing: str) -> Iterator[None]:
     except exceptions.ResourceNotFoundError:
         raise
     except exceptions.AzureError as error:
-        raise translation(error, doing) from error
+        # A traceback would print the chained error too.
+        raise translation(error, doing) from (None if SIGNATURE.search(str(error)) else error)
 
 
 def azure_error_behind(error: BaseException) -> "AzureError | None":
@@ -141,7 +144,7 @@ def translation(error: "AzureError", doing: str) -> PlatformError:
     if isinstance(
         error, exceptions.ServiceRequestError | exceptions.ServiceResponseError | exceptions.StreamClosedError
     ):
-        return ServiceUnavailable(f"The connection to Azure broke while {doing}: {error.message}")
+        return ServiceUnavailable(f"The connection to Azure broke while {doing}: {SIGNATURE.sub('***', error.message)}")
     return _of_azure_ml(error, doing)
 
 
@@ -149,7 +152,7 @@ def _of_answer(error: Any, doing: str) -> PlatformError:
     from azure.core import exceptions
 
     status = error.status_code or 0
-    message = error.message or str(error)
+    message = SIGNATURE.sub("***", error.message or str(error))
     codes = error_codes(error)
     said = f"Azure answered {' '.join([str(status or 'an error'), *codes[:1]])} while {doing}: {message}"
     if isinstance(error, exceptions.ResourceNotFoundError):

@@ -6,23 +6,17 @@ https://learn.microsoft.com/rest/api/containerregistry/registries/schedule-run
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from infra.azure.clients import client_options
-from infra.azure.credentials import credential
 from infra.azure.failures import azure_errors
+from infra.azure.resource_manager import ask
 from infra.azure.resources import PlatformResources, platform_resources
 from infra.errors import ImageBuildFailed, NotProvisioned, ServiceUnavailable
 from infra.images import BuiltImage, ImageSource
 from infra.settings import Settings
 
-if TYPE_CHECKING:
-    from azure.core import PipelineClient
-
 API_VERSION: Final = "2019-06-01-preview"
 """The only version of these operations that is widely served; it has been stable since."""
-RESOURCE_MANAGER: Final = "https://management.azure.com"
 POLL_SECONDS: Final = 3.0
 BUILD_SECONDS: Final = 3600
 """The registry ends a build after so long."""
@@ -135,21 +129,12 @@ class RegistryBuilds:
         return [item["properties"] for item in self._ask("GET", "runs")["value"]]
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        from azure.core.exceptions import ResourceNotFoundError, map_error
-        from azure.core.rest import HttpRequest
-
         platform = self._platform
-        url = (
-            f"{RESOURCE_MANAGER}/subscriptions/{platform.subscription_id}/resourceGroups/{platform.resource_group}/providers"
-            f"/Microsoft.ContainerRegistry/registries/{platform.container_registry}/{path}"
+        registry = (
+            f"/subscriptions/{platform.subscription_id}/resourceGroups/{platform.resource_group}/providers"
+            f"/Microsoft.ContainerRegistry/registries/{platform.container_registry}"
         )
-        response = _resource_manager().send_request(
-            HttpRequest(method, url, params={"api-version": API_VERSION}, json=body)
-        )
-        map_error(response.status_code, response, {404: ResourceNotFoundError})
-        response.raise_for_status()
-        answer: dict[str, Any] = response.json()
-        return answer
+        return ask(method, registry, path, API_VERSION, body)
 
 
 def _upload(url: str, content: bytes) -> None:
@@ -168,27 +153,3 @@ def _digest(run: dict[str, Any], source: ImageSource) -> str | None:
     wanted = (source.name, source.content_tag)
     found = [str(image["digest"]) for image in images if (image["repository"], image["tag"]) == wanted]
     return found[0] if found else None
-
-
-@lru_cache(maxsize=1)
-def _resource_manager() -> "PipelineClient[Any, Any]":
-    from azure.core import PipelineClient
-    from azure.core.pipeline import policies
-
-    options = client_options()
-    return PipelineClient(
-        RESOURCE_MANAGER,
-        policies=[
-            policies.RequestIdPolicy(),
-            policies.UserAgentPolicy("ahclassifier"),
-            policies.RetryPolicy(**options),
-            policies.BearerTokenCredentialPolicy(credential(), f"{RESOURCE_MANAGER}/.default"),
-        ],
-        connection_timeout=options["connection_timeout"],
-        read_timeout=options["read_timeout"],
-    )
-
-
-def forget_resource_manager() -> None:
-    """Make a new client: this process signs in anew."""
-    _resource_manager.cache_clear()

@@ -10,6 +10,7 @@ from infra.azure.failures import azure_errors, translation
 from infra.azure.resources import EnvironmentResources, platform_resources
 from infra.azure.scoring_image import pinned_image
 from infra.azure.secrets import secret_client
+from infra.azure.shared_models import registry_id
 from infra.environments import Environment, endpoint_key
 from infra.errors import PlatformError
 from infra.findings import Finding, Severity
@@ -23,8 +24,10 @@ Check = Callable[[], Finding]
 
 def release_checks(environment: Environment, found: EnvironmentResources, settings: Settings) -> dict[str, Check]:
     """What a release needs to read and write, by the finding's name; a check raises what it can't find out."""
-    name = environment.name
+    name, registry = environment.name, environment.azure.model_registry
+    shared = {f"{name}-model-registry": lambda: _model_registry(registry, environment, settings)} if registry else {}
     return {
+        **shared,
         **{f"{name}-blobs-{item}": writable(name, found.storage_account, item) for item in CONTAINERS},
         f"{name}-secrets": lambda: _secrets(environment, found),
         f"{name}-image": lambda: _image(environment, settings),
@@ -102,6 +105,11 @@ def _secrets(environment: Environment, found: EnvironmentResources) -> Finding:
 def _image(environment: Environment, settings: Settings) -> Finding:
     found = pinned_image(platform_resources(settings).registry_login_server, environment.azure.image)
     return Finding(name=f"{environment.name}-image", ok=True, severity="blocks", detail=f"{found} is there")
+
+
+def _model_registry(registry: str, environment: Environment, settings: Settings) -> Finding:
+    found = registry_id(registry, environment, settings)
+    return Finding(name=f"{environment.name}-model-registry", ok=True, severity="blocks", detail=f"{found} is there")
 
 
 def vault_name(url: str) -> str:

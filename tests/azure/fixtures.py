@@ -24,10 +24,10 @@ def forget_clients() -> None:
     from infra.azure.blobs import blob_service
     from infra.azure.clients import container_client, resource_client, web_client
     from infra.azure.filesystem import AzureFiles
-    from infra.azure.image_builds import forget_resource_manager
     from infra.azure.quotas import compute_client
     from infra.azure.registry import ml_client
     from infra.azure.removal import authorization_client
+    from infra.azure.resource_manager import forget_resource_manager
     from infra.azure.routers import dns_client
     from infra.azure.secrets import secret_client
 

@@ -202,6 +202,20 @@ def provision(settings: Settings, *environments: str) -> None:
     forget_resources()
 
 
+def make_model_registry(name: str, group: str = "rg-ahc-platform", subscription: str = SUBSCRIPTION) -> str:
+    """Make an Azure ML registry, which the platform's templates don't; answers its resource id."""
+    kind = "Microsoft.MachineLearningServices/registries"
+    registry = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{kind}/{name}"
+    content = {
+        "location": LOCATION,
+        "identity": {"type": "SystemAssigned"},
+        "properties": {"regionDetails": [{"location": LOCATION}]},
+    }
+    with ResourceManagementClient(credential(), subscription) as client:
+        client.resources.begin_create_or_update_by_id(registry, "2024-04-01", content).result()
+    return registry
+
+
 def deploy(name: str, settings: Settings, subscription: str = SUBSCRIPTION) -> None:
     """Deploy one part into this subscription."""
     with ResourceManagementClient(credential(), subscription) as client:

@@ -1,6 +1,7 @@
 """What the SDKs raise on the bench, and what it is called here."""
 
 import sys
+import traceback
 
 import pytest
 
@@ -237,3 +238,11 @@ def test_translating_loads_no_sdk(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     assert type(failing(KeyError("x"))) is KeyError
     assert "azure.core.exceptions" not in sys.modules
+
+
+def test_a_signed_url_loses_its_signature():
+    from azure.core.exceptions import ServiceRequestError
+
+    with pytest.raises(ServiceUnavailable, match=r"sig=\*\*\*&sp=rw") as caught, azure_errors("uploading"):
+        raise ServiceRequestError("Max retries exceeded with url: /c/x?se=1&sig=very-secret%3D&sp=rw")
+    assert "very-secret" not in "".join(traceback.format_exception(caught.value))

@@ -61,13 +61,14 @@ def test_nothing_is_in_the_way_of_a_first_release_to_what_was_provisioned(bench,
 
 def test_everything_that_is_in_the_way_is_told_at_once_with_its_fix(bench, cloud, images, endpoint):
     cores(bench, used=10, limit=10)
-    subject = endpoint(image="scoring:absent", certificate="tls")
+    subject = endpoint(image="scoring:absent", certificate="tls", model_registry="mlr-absent")
     identity = f"{PROVIDERS}/Microsoft.ManagedIdentity/userAssignedIdentities/id-ahc-test"
     resource_client(SUBSCRIPTION).resources.begin_delete_by_id(identity, "2023-01-31").result()
     told = subject.preflight()
-    assert len(told) == 4
-    identity, certificate, image, quota = told
+    assert len(told) == 5
+    identity, registry, certificate, image, quota = told
     assert "id-ahc-test is gone" in identity
+    assert "names `mlr-absent`" in registry
     assert "mode=provision -p environment=test" in identity
     assert "the certificate `tls` is not in" in certificate
     assert "az keyvault secret set" in certificate

@@ -1,5 +1,6 @@
 """The release flow on Azure, under a light constant load: all is real but Azure itself, and no request is lost."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tasks.gates import LINEAGE_TAGS
 from tests.azure import bench as benches
 from tests.azure.constant_load import ConstantLoad
 from tests.azure.containers_world import ContainersWorld
-from tests.azure.small_platform import deploy, provision
+from tests.azure.small_platform import deploy, make_model_registry, provision
 from tests.bundles import make_bundle
 from tests.infra.local_endpoint import eventually
 
@@ -87,7 +88,7 @@ def platform(prefect_server, bench, kind, tmp_path, monkeypatch) -> Iterator[Pla
         tmp_path / "environments",
         test={"azure": {"endpoint": kind}, "gates": {"canary": CANARY, "watch": WATCH}},
         acceptance={
-            "azure": {"endpoint": kind, "subscription_id": ANOTHER_SUBSCRIPTION},
+            "azure": {"endpoint": kind, "subscription_id": ANOTHER_SUBSCRIPTION, "model_registry": "mlr-ahc"},
             "gates": {"requires": "test"},
         },
     )
@@ -101,6 +102,7 @@ def platform(prefect_server, bench, kind, tmp_path, monkeypatch) -> Iterator[Pla
     get_settings.cache_clear()
     provision(get_settings(), "test")
     deploy("acceptance", get_settings(), ANOTHER_SUBSCRIPTION)
+    make_model_registry("mlr-ahc")
     with ContainersWorld(bench, tmp_path / "containers"):
         yield Platform(tmp_path, bench)
     monkeypatch.undo()
@@ -142,9 +144,12 @@ def test_a_promotion_copies_the_bundle_by_its_digest_and_makes_nothing_anew(plat
     assert sorted(copies["test"]) == sorted(bytes_of(platform.folder / "v1"))
     written = [call["url"] for call in bench.calls(host="management") if call["method"] in {"PUT", "POST", "PATCH"}]
     assert not [url for url in written if "scheduleRun" in url or "/jobs/" in url]
-    versions = {url.rpartition("/versions/")[2].partition("?")[0] for url in written if "/models/colours/" in url}
-    assert versions <= {"1"}, "only tags of the version that is promoted may change"
-    assert [url for url in written if f"/subscriptions/{ANOTHER_SUBSCRIPTION}/" in url]
+    versions = {re.findall(r"/versions/(\d+)", url)[0] for url in written if "/models/colours/" in url}
+    assert versions <= {"1"}, "no other version than the one that is promoted may change"
+    made = [call["url"] for call in bench.calls(host="management") if call["method"] in {"PUT", "PATCH"}]
+    (shared,) = [url for url in made if "/registries/mlr-ahc/models/colours/versions/1?" in url]
+    deployed = [url for url in made if f"/subscriptions/{ANOTHER_SUBSCRIPTION}/" in url]
+    assert made.index(shared) < made.index(deployed[0]), "it is shared before anything is deployed"
 
 
 def published(environment: str) -> list[bytes]:
