@@ -1,16 +1,18 @@
 """Rollback: the version before takes over again, and the bad one is marked."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from prefect import get_run_logger
 
 from infra.backend import endpoint, registry
 from infra.environments import Environment
-from infra.errors import NothingToRollBackTo
-from infra.ports import Candidate, Endpoint, LiveModel
+from infra.errors import NothingToRollBackTo, PlatformError, SmokeTestFailed
+from infra.ports import Candidate, Endpoint, LiveModel, RunningVersion
 from infra.settings import get_settings
 from tasks.ledger import note
 from tasks.release import Live, Releasable, verified
+from tasks.smoke_test import wrong_golden_answers
 from tasks.stage import Result, stage
 from tasks.started_by import started_by
 
@@ -29,7 +31,9 @@ def version_before(environment: Environment) -> Before:
 
 @stage("Roll back", "roll back {environment.name}", always=True)
 def roll_back(environment: Environment, before: LiveModel | None, reason: str, by: str) -> Live:
-    """The warm previous version takes over; the bad one is marked, so that no trigger releases it again.
+    """The warm previous version shows its golden answers and takes over; the bad one is marked.
+
+    No trigger releases the bad one again.
 
     Args:
         environment: Where.
@@ -39,9 +43,10 @@ def roll_back(environment: Environment, before: LiveModel | None, reason: str, b
 
     Raises:
         NothingToRollBackTo: The environment has no previous version, or another one than `before` by now.
+        SmokeTestFailed: The previous version answers wrong; nothing was switched.
     """
     target = endpoint(environment.name, get_settings())
-    live = verified(environment, _brought_back(target, before).digest)
+    live = verified(environment, _brought_back(target, before, environment).digest)
     _record(live, target.status().previous, environment, reason, by)
     return live
 
@@ -69,15 +74,43 @@ def _record(live: Live, bad: LiveModel | None, environment: Environment, reason:
     get_run_logger().info("%s runs %s again.", environment.name, good.label)
 
 
-def _brought_back(target: Endpoint, before: LiveModel | None) -> LiveModel:
+def _brought_back(target: Endpoint, before: LiveModel | None, environment: Environment) -> LiveModel:
     # What the endpoint runs, not what answers in time: on a busy machine that may be nothing.
-    running = {version.role: version.model for version in target.versions()}
-    if before is not None and "live" in running and running["live"].digest == before.digest:
-        return running["live"]
+    running = {version.role: version for version in target.versions()}
+    if before is not None and "live" in running and running["live"].model.digest == before.digest:
+        return running["live"].model
     previous = target.status().previous
     if before is not None and previous is not None and previous.digest != before.digest:
         raise NothingToRollBackTo(
             f"{target.environment} was changed since: its version before is no longer {before.name} v{before.version}.",
             next_step="Look at `ahc status`, then start a rollback anew.",
         )
+    if "previous" in running:
+        _try(running["previous"], environment)
     return target.rollback()
+
+
+def _try(previous: RunningVersion, environment: Environment) -> None:
+    """Refuse to bring back what doesn't answer as its own bundle says."""
+    model = previous.model
+    try:
+        bundle = _verified_bundle(model)
+    except PlatformError as error:
+        # Users are hurt now: that the registry is away must not keep them waiting.
+        get_run_logger().warning("%s v%d takes over without a smoke test: %s", model.name, model.version, error)
+        return
+    if problems := wrong_golden_answers(previous, bundle, environment):
+        raise SmokeTestFailed(
+            f"The version before in {environment.name}, {model.name} v{model.version}: {'; '.join(problems)}.",
+            next_step=f"Nothing was switched. Name another version: `ahc rollback {environment.name} --to VERSION`.",
+        )
+
+
+def _verified_bundle(model: LiveModel) -> Path:
+    """Its folder on this machine; from its release, or fetched again."""
+    folder = get_settings().path("verified")
+    kept = folder / model.digest
+    if kept.is_dir():
+        return kept
+    models = registry(get_settings())
+    return models.download(models.get(model.name, model.version), folder)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from infra.backend import endpoint, secrets
 from infra.environments import Environment, endpoint_key
 from infra.errors import AccessDenied, RequestRejected, SmokeTestFailed
-from infra.ports import Candidate
+from infra.ports import Candidate, LiveModel, RunningVersion
 from infra.scoring_client import ScoringClient
 from infra.settings import get_settings
 from model.bundle import Bundle, open_bundle
@@ -42,7 +42,7 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
         ScoringClient(candidate.url, SecretStr("wrong")) as stranger,
     ):
         problems = [
-            *_wrong_model(client, candidate),
+            *_wrong_model(client, candidate.model),
             *_wrong_answers(client, opened),
             *_wrong_manners(client, stranger),
         ]
@@ -65,9 +65,16 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     return Smoke(golden_images=len(opened.golden), latency_p95_ms=round(p95, 2))
 
 
-def _wrong_model(client: ScoringClient, candidate: Candidate) -> list[str]:
+def wrong_golden_answers(version: RunningVersion, bundle: Path, environment: Environment) -> list[str]:
+    """What a version that runs answers otherwise than its bundle expects; asked at its own address."""
+    key = secrets(environment.name, get_settings()).ensure(endpoint_key(environment.name))
+    with ScoringClient(version.url, key, sampled=False, cookie=version.cookie) as client:
+        return [*_wrong_model(client, version.model), *_wrong_answers(client, open_bundle(bundle, verify=False))]
+
+
+def _wrong_model(client: ScoringClient, expected: LiveModel) -> list[str]:
     reported = client.model().digest
-    return [] if reported == candidate.model.digest else [f"digest: the candidate reports {reported[:12]}"]
+    return [] if reported == expected.digest else [f"digest: it reports {reported[:12]}"]
 
 
 def _wrong_answers(client: ScoringClient, bundle: Bundle) -> list[str]:

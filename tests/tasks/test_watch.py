@@ -6,7 +6,7 @@ import time
 import pytest
 from prefect import flow
 
-from infra.errors import EndpointUnreachable, NothingToRollBackTo, WatchFailed
+from infra.errors import EndpointUnreachable, NothingToRollBackTo, SmokeTestFailed, WatchFailed
 from infra.gates import Watch
 from infra.scoring_client import ScoringClient
 from tasks.rollback import roll_back, version_before
@@ -165,6 +165,24 @@ def test_a_rollback_that_is_repeated_changes_nothing_more(rig):
     assert rig.live() == 1
     assert rig.model(2).tags[f"rolled_back.{ENVIRONMENT}"] == "fish is wrong"
     assert rig.told()[-1] == ("rolled-back", 1, "ann")
+
+
+def test_a_version_that_answers_wrong_is_not_brought_back(rig):
+    rig.release(1, golden={"red": (0.9, 0.05, 0.05)})
+    rig.release(2)
+    before = in_a_run(version_before, rig.environment()).model
+    with pytest.raises(SmokeTestFailed, match=r"colours v1: golden image .*png: unexpected answer"):
+        in_a_run(roll_back, rig.environment(), before, "fish is wrong", "ann")
+    assert rig.live() == 2
+    assert rig.told()[-1][:2] == ("switched", 2)
+
+
+def test_a_rollback_does_not_wait_for_a_registry_that_is_away(rig):
+    rig.release(1)
+    rig.release(2)
+    before = in_a_run(version_before, rig.environment()).model
+    rig.settings.path("registry").joinpath("colours", before.digest).rename(rig.folder / "away")
+    assert in_a_run(roll_back, rig.environment(), before, "fish is wrong", "ann").model.version == 1
 
 
 def test_a_rollback_does_not_bring_back_what_nobody_asked_for(rig):
