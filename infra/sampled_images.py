@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import fsspec
-
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
@@ -56,6 +54,8 @@ def keep_newest(container: "ContainerClient", environment: str, limit: int) -> N
 def newest_images(store: str, environment: str, limit: int) -> list[str]:
     """At most so many images of an environment in a records store, as fsspec URLs, newest first."""
     folder = f"{store}/{INCOMING}/{IMAGES}/{environment}"
+    import fsspec  # the scoring image has none
+
     files, root = fsspec.core.url_to_fs(folder)
     found = {path.rpartition("/")[2]: info for path, info in files.find(root, detail=True).items()}
     images = sorted((_stored(info), name) for name, info in found.items() if NAME.fullmatch(name))
@@ -64,6 +64,8 @@ def newest_images(store: str, environment: str, limit: int) -> list[str]:
 
 def read_image(url: str) -> bytes | None:
     """The bytes of one of `newest_images`; None where newer ones took its place since, or they are not its own."""
+    import fsspec
+
     files, path = fsspec.core.url_to_fs(url)
     try:
         content = files.cat_file(path)

