@@ -121,12 +121,15 @@ class Rehearsal:
         }
 
     def __enter__(self) -> Self:
+        from deployments.in_process import use_prefect_again
         from infra.local.platform import Platform
         from infra.local.prefect_env import prefect_environment
         from infra.settings import get_settings
 
         before = dict(os.environ)
-        self._resources.callback(lambda: (os.environ.clear(), os.environ.update(before), get_settings.cache_clear()))
+        self._resources.callback(
+            lambda: (os.environ.clear(), os.environ.update(before), use_prefect_again(), get_settings.cache_clear())
+        )
         os.environ.update(self._variables)
         get_settings.cache_clear()
         self.settings = get_settings()

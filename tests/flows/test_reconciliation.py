@@ -17,6 +17,7 @@ from prefect.exceptions import ObjectNotFound
 
 from deployments.commands.deploy import deploy_files
 from deployments.connection import server
+from deployments.in_process import use_prefect_again
 from flows.reconciliation import reconciliation
 from infra.azure.notices import ASIDE, QUEUE, QueuedNotices
 from infra.backend import endpoint, ledger, registry
@@ -157,6 +158,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     found.stop()
     os.environ.clear()
     os.environ.update(before)
+    # Prefect remembers a server that is no more.
+    use_prefect_again()
     get_settings.cache_clear()
 
 
