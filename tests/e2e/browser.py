@@ -1,6 +1,7 @@
 """A person at the Prefect UI: a real browser."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 CHROMIUM: Final = shutil.which("chromium")
 FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 PATIENCE_MS: Final = 90_000
+TRIES: Final = 6
 
 
 def approve(ui: str, run_id: UUID, by: str, reason: str, folder: Path) -> Path:
@@ -21,6 +23,7 @@ def approve(ui: str, run_id: UUID, by: str, reason: str, folder: Path) -> Path:
         folder: For pictures.
     """
     from playwright.sync_api import Error, sync_playwright
+    from playwright.sync_api import TimeoutError as TooLate
 
     picture = folder / f"approval-{run_id}.png"
     with sync_playwright() as playwright:
@@ -35,8 +38,13 @@ def approve(ui: str, run_id: UUID, by: str, reason: str, folder: Path) -> Path:
             form.get_by_label("By", exact=True).fill(by)
             form.get_by_label("Reason", exact=True).fill(reason)
             page.screenshot(path=picture)
-            form.get_by_role("button", name="Resume").click()
-            page.get_by_text("Flow run resumed").wait_for()
+            for _ in range(TRIES):
+                # The form checks what was filled in a moment later, and says nothing to a click before that.
+                form.get_by_role("button", name="Resume").click()
+                with suppress(TooLate):
+                    form.wait_for(state="hidden", timeout=5_000)
+                    break
+            form.wait_for(state="hidden", timeout=1_000)
         except Error:
             page.screenshot(path=picture.with_suffix(".failed.png"))
             raise
