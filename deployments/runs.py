@@ -12,6 +12,7 @@ from deployments.connection import ui_link
 from infra.errors import RunNotFound
 from infra.ports import Frozen
 from tasks.failures import ended_as, expired
+from tasks.gates import release_command
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -178,7 +179,7 @@ def _facts(run: "FlowRun", flow: str) -> RunFacts:
 def release_again(run: "FlowRun") -> str:
     """What starts a new release of the version that this run was to release."""
     given = {key: run.parameters.get(key, key.upper()) for key in ("name", "version", "environment")}
-    return f"ahc trigger release/{given['environment']} -p name={given['name']} -p version={given['version']}"
+    return release_command(**given)
 
 
 def _flow_names(client: "SyncPrefectClient", ids: set[UUID]) -> dict[UUID, str]:

@@ -170,9 +170,7 @@ class Session:
         for found in self._stopped_before:
             status = found.start()
             if status.state == "running" and status.live is not None:
-                self._tell(
-                    f"Endpoint {found.environment} {status.url} serves {status.live.name} v{status.live.version}"
-                )
+                self._tell(f"Endpoint {found.environment} {status.url} serves {status.live.label}")
 
     async def _leave(self) -> None:
         """Leave nothing behind that claims to run: runs, and the endpoints that were not there before."""

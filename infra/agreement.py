@@ -49,4 +49,4 @@ def _difference(live: LiveModel | None, recorded: LiveModel | RegisteredModel | 
 
 
 def _label(model: LiveModel | RegisteredModel) -> str:
-    return f"{model.name} v{model.version} ({model.digest[:12]})"
+    return f"{model.label} ({model.digest[:12]})"

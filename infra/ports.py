@@ -18,6 +18,18 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class LiveModel(Frozen):
+    """The model that an endpoint itself reports to run."""
+
+    name: str
+    version: int
+    digest: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} v{self.version}"
+
+
 class RegisteredModel(Frozen):
     """One version of a model in the registry."""
 
@@ -30,15 +42,12 @@ class RegisteredModel(Frozen):
 
     @property
     def label(self) -> str:
-        return f"{self.name} v{self.version}"
+        return self.as_live.label
 
-
-class LiveModel(Frozen):
-    """The model that an endpoint itself reports to run."""
-
-    name: str
-    version: int
-    digest: str
+    @property
+    def as_live(self) -> LiveModel:
+        """As an endpoint reports it where it is live."""
+        return LiveModel(name=self.name, version=self.version, digest=self.digest)
 
 
 class Candidate(Frozen):

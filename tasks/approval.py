@@ -12,7 +12,7 @@ from infra.backend import ledger, registry
 from infra.correlation import root_run
 from infra.environments import Environment, load_environment
 from infra.errors import ConfigurationError, ReleaseRejected
-from infra.ports import LiveModel, RegisteredModel
+from infra.ports import RegisteredModel
 from infra.settings import get_settings
 from tasks.evidence import show_evidence
 from tasks.failures import expired
@@ -49,9 +49,10 @@ def decide(model: RegisteredModel, environment: Environment, by: str = "") -> No
         ConfigurationError: This run has no deployment, so that nobody could continue it.
     """
     if runtime.deployment.id is None:
+        command = release_command(environment.name, model.name, model.version)
         raise ConfigurationError(
             f"A release to {environment.name} waits for a person, and nobody could continue a run of this process.",
-            next_step=f"Start it where a worker continues it: `{release_command(model, environment)}`.",
+            next_step=f"Start it where a worker continues it: `{command}`.",
         )
     starter = started_by(by)
     show_evidence(model, environment, starter)
@@ -85,9 +86,10 @@ def _decision_that_counts(model: RegisteredModel, environment: Environment, star
 
 def _expired(model: RegisteredModel, environment: Environment, said: str) -> ReleaseRejected:
     note(environment.name, "expired", model, by=PLATFORM, reason=said)
+    command = release_command(environment.name, model.name, model.version)
     return ReleaseRejected(
         f"The release of {model.label} to {environment.name} expired: {said}.",
-        next_step=f"Start a new one, with evidence of today: `{release_command(model, environment)}`.",
+        next_step=f"Start a new one, with evidence of today: `{command}`.",
     )
 
 
@@ -120,7 +122,7 @@ def record_decision(model: RegisteredModel, environment: Environment, decision: 
     by, reason = " ".join(decision.by.split()), decision.reason.strip()
     record = f"{word} by {by} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {reason}"
     registry(get_settings()).tag(model, {f"decision.{environment.name}": record})
-    note(environment.name, "approved" if decision.approved else "rejected", model, by=by, reason=reason)
+    note(environment.name, word, model, by=by, reason=reason)
     get_run_logger().info("%s for %s %s", model.label, environment.name, record)
     if not decision.approved:
         raise ReleaseRejected(f"The release of {model.label} to {environment.name} was {record}.")
@@ -149,7 +151,7 @@ def note_expired(run: "FlowRun") -> bool:
     events.append(
         environment,
         "expired",
-        LiveModel(name=model.name, version=model.version, digest=model.digest),
+        model.as_live,
         by=PLATFORM,
         reason=f"nobody decided within {hours:g} hours",
         run=str(run.id),

@@ -62,7 +62,7 @@ def canary(candidate: Candidate, environment: Environment) -> Canaried:
         target.discard(candidate)
         note(environment.name, "aborted", candidate.model, by=BY, reason=reason, details=trial.figures())
         raise CanaryAborted(
-            f"{_label(candidate.model)} went beyond its limits with {limits.share:.0%} of the traffic of "
+            f"{candidate.model.label} went beyond its limits with {limits.share:.0%} of the traffic of "
             f"{environment.name}: {reason}."
         )
     return Canaried(requests=seen.requests, errors=seen.errors)
@@ -78,7 +78,7 @@ class _Trial:
         self.live = Follower(live.digest)
         self._target = target
         self._handle = candidate
-        self._titles = (f"candidate {_label(candidate.model)}", f"live {_label(live)}")
+        self._titles = (f"candidate {candidate.model.label}", f"live {live.label}")
         self._environment = environment
         self._limits = limits
         self._addresses = Addresses(target)
@@ -118,7 +118,7 @@ class _Trial:
             self._target.discard(self._handle)
             raise ReleaseHeld(
                 f"{self._environment.name} was changed during the canary of {self._titles[0]}: it runs "
-                f"{_label(versions['live'].model)} now.",
+                f"{versions['live'].model.label} now.",
                 next_step="Rerun this release with `ahc rerun`, which checks anew, if it is still wanted.",
             )
         for role, follower in (("candidate", self.candidate), ("live", self.live)):
@@ -145,10 +145,6 @@ def _live(target: Endpoint, environment: Environment) -> LiveModel | None:
             next_step=f"Bring one back that works, which takes no canary: `ahc rollback {environment.name}`.",
         )
     return status.live
-
-
-def _label(model: LiveModel) -> str:
-    return f"{model.name} v{model.version}"
 
 
 def _findings(problems: list[str]) -> str:

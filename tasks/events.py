@@ -27,7 +27,7 @@ def model_released(model: LiveModel | RegisteredModel, environment: str) -> None
         event="ahc.model.released",
         resource={
             "prefect.resource.id": f"ahc.environment.{environment}",
-            "prefect.resource.name": f"{model.name} v{model.version} in {environment}",
+            "prefect.resource.name": f"{model.label} in {environment}",
             # No other is released.
             "ahc.verdict": "promote",
             "ahc.goes-on": _goes_on(),

@@ -12,7 +12,7 @@ from infra.backend import endpoint, registry
 from infra.correlation import root_run
 from infra.environments import Environment
 from infra.errors import PlatformError
-from infra.ports import LiveModel, RegisteredModel
+from infra.ports import RegisteredModel
 from infra.settings import get_settings
 from model.evaluation import Assessment
 from model.manifest import read_manifest
@@ -70,15 +70,11 @@ def _find_opponent(model: RegisteredModel, environment: Environment) -> Opponent
     if live is None:
         return Opponent(told=f"Nothing is live in {environment.name}: this is its first release.")
     if live.name != model.name:
-        return Opponent(told=f"{_label(live)} is live, a model of another name: it can't be compared.")
+        return Opponent(told=f"{live.label} is live, a model of another name: it can't be compared.")
     try:
-        return Opponent(model=registry(settings).get(live.name, live.version), told=f"{_label(live)} is live.")
+        return Opponent(model=registry(settings).get(live.name, live.version), told=f"{live.label} is live.")
     except PlatformError as error:
-        return Opponent(told=f"{_label(live)} is live, and can't be compared: {error}")
-
-
-def _label(live: LiveModel) -> str:
-    return f"{live.name} v{live.version}"
+        return Opponent(told=f"{live.label} is live, and can't be compared: {error}")
 
 
 def _made_elsewhere(compared: Compared) -> bool:

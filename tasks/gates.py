@@ -83,9 +83,9 @@ def lineage_gaps(model: RegisteredModel, lineage: "Lineage") -> list[str]:
     return gaps
 
 
-def release_command(model: RegisteredModel | LiveModel, environment: Environment) -> str:
-    """What starts a release of this version anew."""
-    return f"ahc trigger release/{environment.name} -p name={model.name} -p version={model.version}"
+def release_command(environment: str, name: str, version: int | str) -> str:
+    """What starts a release of this version anew; words such as NAME stand for what is not known."""
+    return f"ahc trigger release/{environment} -p name={name} -p version={version}"
 
 
 def may_not_decide(by: str, gates: Gates, started_by: str, *, approved: bool) -> str | None:

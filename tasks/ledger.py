@@ -38,7 +38,7 @@ def note(
         LedgerBroken: The newest events are not whole; nothing is written.
     """
     events, run = ledger(get_settings()), root_run()
-    about = LiveModel(name=model.name, version=model.version, digest=model.digest)
+    about = model.as_live if isinstance(model, RegisteredModel) else model
     earlier = _told(events, environment, kind, about, run)
     if earlier is not None:
         return earlier

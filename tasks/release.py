@@ -147,8 +147,7 @@ def _require_first(first: str | None, environment: Environment, model: Registere
     if first and not _is_live(first, model):
         raise ConfigurationError(
             f"{model.label} is not live in {first}, which {environment.name} requires.",
-            next_step="Release it there first: "
-            f"`ahc trigger release/{first} -p name={model.name} -p version={model.version}`.",
+            next_step=f"Release it there first: `{release_command(first, model.name, model.version)}`.",
         )
 
 
@@ -166,7 +165,7 @@ def _events(environment: str) -> tuple[ReleaseEvent, ...]:
 
 
 def _held(model: RegisteredModel, environment: Environment, held: Sequence[Hold]) -> ReleaseHeld:
-    command = release_command(model, environment)
+    command = release_command(environment.name, model.name, model.version)
     moments = [hold.until for hold in held]
     opens = max((moment for moment in moments if moment), default=None) if all(moments) else None
     wait = f"Wait until {opens:%Y-%m-%d %H:%M %Z}, then `ahc rerun {root_run()}`; or pass it" if opens else "Pass it"
@@ -196,7 +195,7 @@ def deploy_candidate(checked: Releasable, environment: Environment) -> Deployed:
     model, target = checked.model, endpoint(environment.name, get_settings())
     _require_unchanged(target.status().live, checked, environment)
     try:
-        candidate = target.deploy(Path(checked.bundle), _as_live(model))
+        candidate = target.deploy(Path(checked.bundle), model.as_live)
     except CandidateFailed as error:
         note(environment.name, "failed", model, by="deployment", reason=str(error))
         raise
@@ -248,7 +247,7 @@ def _require_unchanged(live: LiveModel | None, checked: Releasable, environment:
     """Refuse to replace another version than the one that this release was checked against."""
     ours, expected = (model.digest if model else None for model in (live, checked.instead_of))
     if ours not in (expected, checked.model.digest):
-        now = f"{live.name} v{live.version}" if live else "nothing"
+        now = live.label if live else "nothing"
         raise ReleaseHeld(
             f"{environment.name} was changed while {checked.model.label} was on its way: it runs {now} now.",
             next_step="Rerun this release with `ahc rerun`, which checks anew, if it is still wanted.",
@@ -257,15 +256,16 @@ def _require_unchanged(live: LiveModel | None, checked: Releasable, environment:
 
 def _record(live: Live, model: RegisteredModel, environment: Environment, by: str) -> None:
     """Ledger and registry say what the endpoint runs, and whoever waits for it hears it. Repeating it does no harm."""
-    settings = get_settings()
     note(environment.name, "switched", model, by=started_by(by))
-    registry(settings).set_champion(model, environment.name)
-    registry(settings).tag(model, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
+    name_champion(model, environment)
     model_released(live.model, environment.name)
 
 
-def _as_live(model: RegisteredModel) -> LiveModel:
-    return LiveModel(name=model.name, version=model.version, digest=model.digest)
+def name_champion(model: RegisteredModel, environment: Environment) -> None:
+    """Let the registry say that this version is live there, and since when."""
+    models = registry(get_settings())
+    models.set_champion(model, environment.name)
+    models.tag(model, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
 
 
 def verified(environment: Environment, digest: str) -> Live:

@@ -59,8 +59,8 @@ def _repair(name: str) -> Iterator[str]:
         return
     if registry_difference(status, models.champion(live.name, name)):
         models.set_champion(models.get(live.name, live.version), name)
-        yield f"the registry names {live.name} v{live.version} as its champion"
+        yield f"the registry names {live.label} as its champion"
     if ledger_difference(status, said):
-        before = f"{said.model.name} v{said.model.version}" if said else "nothing"
+        before = said.model.label if said else "nothing"
         note(name, "repaired", live, by=BY, reason=f"the endpoint runs it; the ledger said {before}")
-        yield f"the ledger says that it runs {live.name} v{live.version}"
+        yield f"the ledger says that it runs {live.label}"

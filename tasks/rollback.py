@@ -1,6 +1,5 @@
 """Rollback: the version before takes over again, and the bad one is marked."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import get_run_logger
@@ -11,7 +10,7 @@ from infra.errors import NothingToRollBackTo, PlatformError, SmokeTestFailed
 from infra.ports import Candidate, Endpoint, LiveModel, RunningVersion
 from infra.settings import get_settings
 from tasks.ledger import note
-from tasks.release import Live, Releasable, verified
+from tasks.release import Live, Releasable, name_champion, verified
 from tasks.smoke_test import wrong_golden_answers
 from tasks.stage import Result, stage
 from tasks.started_by import started_by
@@ -67,8 +66,7 @@ def _record(live: Live, bad: LiveModel | None, environment: Environment, reason:
     if bad is not None and bad.digest != live.model.digest:
         models.tag(models.get(bad.name, bad.version), {f"rolled_back.{environment.name}": reason or "no reason given"})
     good = models.get(live.model.name, live.model.version)
-    models.set_champion(good, environment.name)
-    models.tag(good, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
+    name_champion(good, environment)
     details = {"instead_of": bad.model_dump()} if bad is not None else None
     note(environment.name, "rolled-back", live.model, by=started_by(by), reason=reason, details=details)
     get_run_logger().info("%s runs %s again.", environment.name, good.label)
@@ -82,7 +80,7 @@ def _brought_back(target: Endpoint, before: LiveModel | None, environment: Envir
     previous = target.status().previous
     if before is not None and previous is not None and previous.digest != before.digest:
         raise NothingToRollBackTo(
-            f"{target.environment} was changed since: its version before is no longer {before.name} v{before.version}.",
+            f"{target.environment} was changed since: its version before is no longer {before.label}.",
             next_step="Look at `ahc status`, then start a rollback anew.",
         )
     if "previous" in running:
@@ -97,11 +95,11 @@ def _try(previous: RunningVersion, environment: Environment) -> None:
         bundle = _verified_bundle(model)
     except PlatformError as error:
         # Users are hurt now: that the registry is away must not keep them waiting.
-        get_run_logger().warning("%s v%d takes over without a smoke test: %s", model.name, model.version, error)
+        get_run_logger().warning("%s takes over without a smoke test: %s", model.label, error)
         return
     if problems := wrong_golden_answers(previous, bundle, environment):
         raise SmokeTestFailed(
-            f"The version before in {environment.name}, {model.name} v{model.version}: {'; '.join(problems)}.",
+            f"The version before in {environment.name}, {model.label}: {'; '.join(problems)}.",
             next_step=f"Nothing was switched. Name another version: `ahc rollback {environment.name} --to VERSION`.",
         )
 

@@ -134,7 +134,7 @@ def _nothing_compared(candidate: Candidate, environment: Environment, why: str) 
     create_markdown_artifact(
         key=f"shadow-{environment.name}",
         description=f"Shadow in {environment.name}: nothing was compared",
-        markdown=f"# Shadow of {_label(candidate.model)} in {environment.name}\n\n"
+        markdown=f"# Shadow of {candidate.model.label} in {environment.name}\n\n"
         f"**Warning: nothing was compared**, and the release went on. {why}\n",
     )
     return Shadowed(environment=environment.name, images=0, warning=why)
@@ -151,15 +151,15 @@ def _show(
         ("images", f"{count}{few}"),
         ("same label", f"{agreement.share:.1%}, at least {gate.min_agreement:.1%} is wanted"),
         ("mean distance of the probabilities", f"{agreement.distance:.3f} (0 to 1, total variation)"),
-        ("live", f"{_label(live)} `{live.digest[:12]}`"),
-        ("candidate", f"{_label(candidate.model)} `{candidate.model.digest[:12]}`"),
+        ("live", f"{live.label} `{live.digest[:12]}`"),
+        ("candidate", f"{candidate.model.label} `{candidate.model.digest[:12]}`"),
     ]
     changes: list[tuple[object, ...]] = [*agreement.changes()[:SHOWN_CHANGES]]
     disagreements = table(("live answers", "candidate answers", "images"), changes)
     create_markdown_artifact(
         key=f"shadow-{environment.name}",
         description=f"Shadow in {environment.name}: {outcome} on {agreement.share:.1%} of {count} images",
-        markdown=f"# Shadow of {_label(candidate.model)} in {environment.name}\n\n{table(('', ''), facts)}\n\n"
+        markdown=f"# Shadow of {candidate.model.label} in {environment.name}\n\n{table(('', ''), facts)}\n\n"
         + (f"## Where they disagree\n\n{disagreements}\n" if agreement.disagreements else ""),
     )
     if agreement.disagreements:
@@ -175,13 +175,9 @@ def _discarded(agreement: Agreement, candidate: Candidate, environment: str, gat
     """What to raise, once the candidate is gone and the ledger knows."""
     endpoint(environment, get_settings()).discard(candidate)
     reason = (
-        f"{_label(candidate.model)} agrees with the live version of {environment} on {agreement.share:.1%} of "
+        f"{candidate.model.label} agrees with the live version of {environment} on {agreement.share:.1%} of "
         f"{len(agreement.pairs)} images; at least {gate.min_agreement:.1%} is wanted."
     )
     figures = {"images": len(agreement.pairs), "agreement": agreement.share, "distance": agreement.distance}
     note(environment, "aborted", candidate.model, by="shadow", reason=reason, details=figures)
     return ShadowDisagrees(reason)
-
-
-def _label(model: LiveModel) -> str:
-    return f"{model.name} v{model.version}"

@@ -61,7 +61,7 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     if problems:
         endpoint(environment.name, settings).discard(candidate)
         note(environment.name, "failed", candidate.model, by="smoke test", reason="; ".join(problems))
-        raise SmokeTestFailed(f"{candidate.model.name} v{candidate.model.version}: {'; '.join(problems)}.")
+        raise SmokeTestFailed(f"{candidate.model.label}: {'; '.join(problems)}.")
     return Smoke(golden_images=len(opened.golden), latency_p95_ms=round(p95, 2))
 
 

@@ -61,7 +61,7 @@ class _Watched:
     def __init__(self, target: Endpoint, live: Live, environment: Environment, limits: Watch) -> None:
         self.follower = Follower(live.model.digest)
         self.replaced = False
-        self._title = f"{live.model.name} v{live.model.version}"
+        self._title = live.model.label
         self._digest = live.model.digest
         self._environment = environment
         self._limits = limits
@@ -129,7 +129,7 @@ def _settled(environment: str, digest: str) -> bool:
 
 def _brought_back(target: Endpoint, live: Live, environment: Environment, reason: str) -> WatchFailed:
     """Bring the version before back; answers the error that tells it."""
-    bad = f"{live.model.name} v{live.model.version} went beyond its limits in {environment.name}: {reason}."
+    bad = f"{live.model.label} went beyond its limits in {environment.name}: {reason}."
     before = target.status().previous
     if before is None:
         return WatchFailed(
@@ -140,9 +140,9 @@ def _brought_back(target: Endpoint, live: Live, environment: Environment, reason
         back = roll_back(environment, before, reason, BY)
     except PlatformError as error:
         failed = WatchFailed(
-            f"{bad} Bringing back {before.name} v{before.version} failed as well: {error}",
+            f"{bad} Bringing back {before.label} failed as well: {error}",
             next_step=f"Look at `ahc status`, then `ahc rollback {environment.name}`.",
         )
         failed.__cause__ = error
         return failed
-    return WatchFailed(f"{bad} {back.model.name} v{back.model.version} was brought back.")
+    return WatchFailed(f"{bad} {back.model.label} was brought back.")

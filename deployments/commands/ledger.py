@@ -69,7 +69,7 @@ def _print(events: Sequence[ReleaseEvent]) -> None:
             Text(event.environment, style="bold"),
             Text(str(event.sequence), style=show.QUIET),
             show.marked(event.kind, STYLES[event.kind]),
-            Text.assemble(f"{event.model.name} v{event.model.version} ", (event.model.digest[:12], show.QUIET)),
+            Text.assemble(f"{event.model.label} ", (event.model.digest[:12], show.QUIET)),
             event.by,
             Text(event.run[:8], style=show.QUIET),
             event.reason,

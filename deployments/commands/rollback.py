@@ -126,7 +126,7 @@ def _tell(before: EndpointStatus, after: EndpointStatus, code: int, *, as_json: 
     if as_json:
         show.show_json({"before": before, "after": after, "exit_code": code})
         return
-    was, now = (f"{item.live.name} v{item.live.version}" if item.live else "no model" for item in (before, after))
+    was, now = (item.live.label if item.live else "no model" for item in (before, after))
     style = show.GOOD if code == 0 else show.BAD
     text = f"{after.environment} runs {now} again (it ran {was})." if code == 0 else f"{after.environment} runs {now}."
     show.show(show.marked(text, style))

@@ -150,7 +150,7 @@ def _print_environments(environments: list[EnvironmentFacts]) -> None:
 def _label(model: LiveModel | None) -> Text:
     if model is None:
         return Text("-", style=show.QUIET)
-    return Text.assemble(f"{model.name} v{model.version} ", (model.digest[:12], show.QUIET))
+    return Text.assemble(f"{model.label} ", (model.digest[:12], show.QUIET))
 
 
 def _print_runs(recent: list[RunFacts], unreachable: ServerUnreachable | None) -> None:

@@ -206,7 +206,7 @@ class AppServiceEndpoint:
         Raises:
             CandidateFailed: Its container said why it ended, or it took too long.
         """
-        waiting, label = Waiting(START_SECONDS), f"{model.name} v{model.version}"
+        waiting, label = Waiting(START_SECONDS), model.label
         while not self._target.answers(url, model):
             words = last_words(self._app.logs(SLOT), since=since)
             where = f"{label} in the slot {SLOT} of {self._app.name}"

@@ -236,7 +236,7 @@ class ContainerInstancesEndpoint:
         Raises:
             CandidateFailed: Its container ended or its image can't be pulled, or it took too long.
         """
-        name, label = self._groups.name(colour), f"{model.name} v{model.version}"
+        name, label = self._groups.name(colour), model.label
         waiting, announced = Waiting(seconds), ""
         while True:
             group = self._groups.get(colour)

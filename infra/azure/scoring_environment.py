@@ -130,7 +130,7 @@ class ScoringEnvironment:
         while not self.answers(url, model):
             if not waiting.again():
                 raise EndpointUnreachable(
-                    f"{url} does not answer as {model.name} v{model.version} after {seconds:g} s.",
+                    f"{url} does not answer as {model.label} after {seconds:g} s.",
                     next_step="Rerun: what is done is not repeated. If it stays, see where the name leads from here.",
                 )
 

@@ -31,7 +31,7 @@ class Deployment(Frozen):
 
     @property
     def label(self) -> str:
-        return f"{self.model.name} v{self.model.version}"
+        return self.model.label
 
 
 class EndpointState(Frozen):

@@ -69,7 +69,7 @@ def _check_endpoint(status: EndpointStatus, known: Sequence[RegisteredModel]) ->
         if known:
             fix = f"`ahc up` serves {known[0].label} again; or `ahc rollback {status.environment}`."
         return Finding(name="endpoint", ok=False, severity="blocks", detail=detail, fix=fix)
-    live = f"{status.live.name} v{status.live.version}" if status.live else "no model"
+    live = status.live.label if status.live else "no model"
     return Finding(
         name="endpoint",
         ok=status.state == "running",

@@ -1,6 +1,7 @@
 """An environment with real scoring processes, a real registry and ledger, for stages of a release."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from infra.backend import endpoint, ledger, registry, secrets
 from infra.environments import Environment, endpoint_key
 from infra.gates import Gates
 from infra.ports import Candidate, LiveModel, RegisteredModel
+from infra.scoring_client import ScoringClient
 from infra.settings import Settings, get_settings
 from tasks.environments import environment_file
 from tasks.ledger import note
@@ -20,6 +22,7 @@ from tasks.release import Live, verified
 from tests.bundles import make_bundle
 from tests.conftest import free_ports
 from tests.infra.load import IMAGE, Load
+from tests.infra.local_endpoint import eventually
 
 ENVIRONMENT = "test"
 
@@ -67,6 +70,29 @@ class Released:
 
     def load(self, image: bytes = IMAGE) -> Load:
         return Load(int(self.endpoint.url.rpartition(":")[2]), self.key.get_secret_value(), images=(image,))
+
+    def once_divided(self, act: Callable[[], None]) -> threading.Thread:
+        """Do this in a thread of its own as soon as a candidate has a share of the traffic."""
+
+        def wait_and_act() -> None:
+            eventually(lambda: self.endpoint._ask("status", seconds=5)["share"] > 0, 60)
+            act()
+
+        thread = threading.Thread(target=wait_and_act)
+        thread.start()
+        return thread
+
+    def asking(self, clients: int, answers: list[int]) -> list[threading.Thread]:
+        """So many clients ask once each, and patiently; the versions that answer go into `answers`."""
+
+        def ask() -> None:
+            with ScoringClient(self.endpoint.url, self.key, seconds=120) as client:
+                answers.append(client.score(IMAGE)["model"]["version"])
+
+        threads = [threading.Thread(target=ask) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        return threads
 
     def process(self, role: str) -> psutil.Process:
         return psutil.Process(self.endpoint._ask("status", seconds=5)[role]["pid"])

@@ -7,7 +7,6 @@ import pytest
 
 from infra.errors import CanaryAborted, EndpointUnreachable, ReleaseHeld
 from infra.gates import Canary
-from infra.scoring_client import ScoringClient
 from tasks.canary import canary
 from tests.bundles import colour_image
 from tests.infra.local_endpoint import eventually
@@ -92,21 +91,12 @@ def test_a_hanging_candidate_is_aborted_and_what_it_never_took_is_answered(rig):
     process = rig.process("candidate")
     answers = []
 
-    def ask() -> None:
-        with ScoringClient(rig.endpoint.url, rig.key, seconds=120) as client:
-            answers.append(client.score(colour_image("red"))["model"]["version"])
-
     def during() -> None:
-        eventually(lambda: rig.endpoint._ask("status", seconds=5)["share"] > 0, 60)
         process.suspend()
-        threads = [threading.Thread(target=ask) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
+        for thread in rig.asking(6, answers):
             thread.join(120)
 
-    clients = threading.Thread(target=during)
-    clients.start()
+    clients = rig.once_divided(during)
     assert "no answer: " in abort_of(rig, candidate, limits(rig))
     clients.join(120)
     assert answers == [1] * 6
@@ -129,12 +119,7 @@ def test_a_canary_whose_endpoint_is_stopped_blames_nobody_and_can_be_repeated(ri
     rig.release(1)
     candidate = rig.candidate(2)
 
-    def interrupted() -> None:
-        eventually(lambda: rig.endpoint._ask("status", seconds=5)["share"] > 0, 60)
-        rig.endpoint.stop()
-
-    thread = threading.Thread(target=interrupted)
-    thread.start()
+    thread = rig.once_divided(rig.endpoint.stop)
     with pytest.raises(EndpointUnreachable, match="was stopped"):
         in_a_run(canary.fn, candidate, limits(rig))  # without the stage's retries
     thread.join(60)
@@ -149,12 +134,7 @@ def test_a_rollback_meanwhile_ends_the_canary_and_the_candidate(rig):
     rig.release(2)
     candidate = rig.candidate(3)
 
-    def somebody() -> None:
-        eventually(lambda: rig.endpoint._ask("status", seconds=5)["share"] > 0, 60)
-        rig.endpoint.rollback()
-
-    thread = threading.Thread(target=somebody)
-    thread.start()
+    thread = rig.once_divided(rig.endpoint.rollback)
     with rig.load() as load, pytest.raises(ReleaseHeld, match="runs colours v1 now"):
         in_a_run(canary, candidate, limits(rig))
     thread.join(60)
@@ -167,12 +147,7 @@ def test_a_run_that_is_cancelled_takes_the_share_back(rig):
     candidate = rig.candidate(2)
     main = threading.main_thread().ident
 
-    def cancel() -> None:
-        eventually(lambda: rig.endpoint._ask("status", seconds=5)["share"] > 0, 60)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    thread = threading.Thread(target=cancel)
-    thread.start()
+    thread = rig.once_divided(lambda: signal.pthread_kill(main, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         in_a_run(canary.fn, candidate, limits(rig))
     thread.join(60)

@@ -8,7 +8,6 @@ from prefect import flow
 
 from infra.errors import EndpointUnreachable, NothingToRollBackTo, SmokeTestFailed, WatchFailed
 from infra.gates import Watch
-from infra.scoring_client import ScoringClient
 from tasks.rollback import roll_back, version_before
 from tasks.watch import BASELINE_IMAGES, watch
 from tests.bundles import colour_image
@@ -113,15 +112,8 @@ def test_a_version_that_hangs_is_taken_back_and_what_waits_for_it_is_answered(ri
     live = rig.release(2)
     process = rig.process("live")
     answers = []
-
-    def ask() -> None:
-        with ScoringClient(rig.endpoint.url, rig.key, seconds=120) as client:
-            answers.append(client.score(colour_image("red"))["model"]["version"])
-
     process.suspend()
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    threads = rig.asking(4, answers)
     assert "no answer: " in failed_watch(rig, live, limits(rig))
     for thread in threads:
         thread.join(120)
