@@ -31,7 +31,9 @@ def release(name: str, version: int, environment: str, by: str = "", force: bool
     target = environment_file(environment)
     checked = check_version(name, version, target, by=by, force=force, reason=reason)
     if checked.already_live:
-        return watch(verify_live(target, checked.model, by), target)
+        live = verify_live(target, checked.model, by)
+        watch(live, target)
+        return live
     preflight(checked.model, target)
     if target.gates.approval:
         decide(checked.model, target, by)
@@ -45,4 +47,5 @@ def release(name: str, version: int, environment: str, by: str = "", force: bool
         if target.gates.canary:
             canary(candidate, target)
         live = switch_traffic(candidate, checked, target, by)
-    return watch(live, target)
+    watch(live, target)
+    return live
