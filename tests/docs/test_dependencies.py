@@ -28,6 +28,7 @@ NOT_IMPORTED = {
     "azure-monitor-opentelemetry-exporter": "an exporter of spans, by its entry point",
     "opentelemetry-exporter-otlp-proto-http": "an exporter of spans, by its entry point",
     "onnxscript": "imported by torch.onnx.export",
+    "prefect-kubernetes": "the worker of a cluster, by its entry point",
     "sqlalchemy": "imported by MLflow's store",
 }
 BROUGHT = {"starlette": "fastapi"}
