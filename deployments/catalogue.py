@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from deployments.entries import read_project
-from infra.environments import nearest
+from infra.described import nearest
 from infra.errors import ConfigurationError
 from infra.settings import PROJECT
 

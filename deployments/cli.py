@@ -63,7 +63,7 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.list_commands(ctx):
-            from infra.environments import nearest
+            from infra.described import nearest
 
             ctx.fail(f"There is no command `{args[0]}`: {nearest(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from infra.environments import nearest
+from infra.described import nearest
 from infra.errors import ConfigurationError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from infra.environments import nearest
+from infra.described import nearest
 from infra.errors import ConfigurationError
 
 Schema = Mapping[str, Any]

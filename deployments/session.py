@@ -20,7 +20,8 @@ from deployments.parameters import parse_parameters
 from deployments.presentation import show
 from deployments.recovery import continue_interrupted, forget_scheduled, mark_interrupted
 from deployments.runs import failure_card
-from infra.environments import environment_names, nearest
+from infra.described import nearest
+from infra.environments import environment_names
 from infra.errors import ConfigurationError
 from infra.local.platform import Platform
 from infra.ports import Endpoint

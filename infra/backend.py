@@ -23,8 +23,10 @@ from infra.ports import (
     RegisteredModel,
     SecretStore,
     SharedModels,
+    Trainer,
 )
 from infra.settings import Backend, Settings
+from infra.trainers import load_trainer
 
 # A source may lie in Azure whatever the backend; programs open its URL without knowing whose identity that takes. The
 # class is imported with the first such URL.
@@ -67,6 +69,24 @@ def tracker(settings: Settings) -> ExperimentTracker:
 
     artifacts = settings.path("mlflow", "artifacts")
     return MlflowTracker(settings.mlflow_store, server_link(settings.mlflow_url), artifacts=artifacts)
+
+
+def trainer(settings: Settings) -> Trainer | None:
+    """Where networks are fitted; None for the process that asks.
+
+    Raises:
+        ConfigurationError: There is no such trainer file, it is wrong, or it needs a store that all machines share.
+    """
+    described = load_trainer(settings.trainer, settings.trainers)
+    if described.kind == "process":
+        return None
+    if described.kind == "kubernetes":
+        from infra.kubernetes.trainer import PrefectTrainer
+
+        return PrefectTrainer(described)
+    from infra.azure.trainer import AmlTrainer
+
+    return AmlTrainer(described, settings)
 
 
 def folders(settings: Settings) -> FolderStore:

@@ -1,14 +1,11 @@
 """Environment files: what each release target is, which gates it has and where its endpoint listens."""
 
-import difflib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from infra.errors import ConfigurationError
+from infra.described import Described, load_described, read_described
 from infra.gates import Gates
 from infra.ports import Frozen
 from infra.settings import Backend
@@ -45,11 +42,9 @@ class AzureTarget(Frozen):
     )
 
 
-class Environment(Frozen):
+class Environment(Described):
     """One release target."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")
-    description: str
     port_offset: int = Field(ge=0, le=100, description="Added to AHC_ENDPOINT_BASE_PORT.")
     scoring_threads: int = Field(default=0, ge=0, description="Threads that score; 0 means one a core.")
     sample_rate: float = Field(
@@ -92,15 +87,10 @@ def endpoint_key(environment: str, which: KeyName = "primary") -> str:
     return f"{environment}-endpoint-key-{which}"
 
 
-def nearest(word: str, valid: list[str]) -> str:
-    """A sentence that proposes the nearest valid word, or lists all of them."""
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    return f"did you mean `{close[0]}`?" if close else f"valid: {', '.join(sorted(valid))}."
-
-
 def environment_names(folder: Path) -> list[str]:
     """Names of the environments in the order in which a release passes them (by port_offset)."""
-    return [item.name for item in sorted((_read(path) for path in folder.glob("*.yaml")), key=lambda e: e.port_offset)]
+    found = [read_described(path, Environment) for path in folder.glob("*.yaml")]
+    return [item.name for item in sorted(found, key=lambda item: item.port_offset)]
 
 
 def load_environment(name: str, folder: Path) -> Environment:
@@ -109,47 +99,4 @@ def load_environment(name: str, folder: Path) -> Environment:
     Raises:
         ConfigurationError: No such environment, or the file has an unknown key or a wrong value (all are named).
     """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = [item.stem for item in folder.glob("*.yaml")]
-        raise ConfigurationError(f"There is no environment `{name}`: {nearest(name, known)}")
-    return _read(path)
-
-
-def _read(path: Path) -> Environment:
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: expected keys and values, found {type(content).__name__}.")
-    try:
-        environment = Environment.model_validate(content)
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: " + "; ".join(_explain(item) for item in error.errors())) from error
-    if environment.name != path.stem:
-        raise ConfigurationError(f"{path}: name is `{environment.name}` but the file is called `{path.name}`.")
-    return environment
-
-
-def _explain(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        return f"`{where}`: {item['msg']}"
-    owner = _owner([part for part in item["loc"][:-1] if isinstance(part, str)])
-    return f"unknown key `{where}`: {nearest(str(item['loc'][-1]), list(owner.model_fields))}"
-
-
-def _owner(path: list[str]) -> type[BaseModel]:
-    """The class whose keys are valid below these keys."""
-    owner: type[BaseModel] = Environment
-    for key in path:
-        kinds = (owner.model_fields[key].annotation, *_parts(owner.model_fields[key].annotation))
-        owner = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return owner
-
-
-def _parts(annotation: Any) -> Iterator[Any]:
-    for part in get_args(annotation):
-        yield part
-        yield from _parts(part)
+    return load_described("environment", name, folder, Environment)

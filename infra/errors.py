@@ -238,3 +238,10 @@ class LedgerBroken(PlatformError):
 
     exit_code = 51
     next_step = "See `ahc ledger`. Put the named file back from a backup of the storage; find out who wrote to it."
+
+
+class TrainingJobFailed(PlatformError):
+    """A training on another machine ended without a result; the message says what its last attempt died of."""
+
+    exit_code = 52
+    next_step = "Read the job's last log lines; correct what they name, then rerun: it goes on at the last checkpoint."

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Protocol
 
-from infra.environments import nearest
+from infra.described import nearest
 from infra.errors import ConfigurationError
 from infra.ports import Frozen
 from infra.revision import revision

@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     environments: Path = Field(
         default=PROJECT / "deployments" / "environments", description="Folder of the environment files."
     )
+    trainer: str = Field(default="local", description="Where networks are fitted: a file of AHC_TRAINERS.")
+    trainers: Path = Field(default=PROJECT / "deployments" / "trainers", description="Folder of the trainer files.")
     backend: Backend = Field(
         default="local",
         description="Where registry, data, secrets and endpoints live: on this machine, or in an Azure subscription.",

@@ -87,3 +87,20 @@ class InvalidConfig(ModelError):
 
     exit_code = 17
     next_step = "Correct the named keys."
+
+
+class GpuMemoryExhausted(ModelError):
+    """The memory of the GPU is too small for this network, image size and batch."""
+
+    exit_code = 18
+    next_step = (
+        "Halve `batch_size` and double `accumulate_grad_batches`: the steps stay the same. Or set `find_batch_size`."
+    )
+
+
+class TrainingInterrupted(ModelError):
+    """The process was asked to stop in mid-training, as when its node is taken away; its state was kept."""
+
+    exit_code = 19
+    transient = True
+    next_step = "Nothing has to be done: the next attempt goes on where this one stopped."

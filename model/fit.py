@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from model.dataset import ImageData
     from model.manifest import DataVersion
 
-__all__ = ["RESULT", "EpochReport", "FitResult", "fit"]
+__all__ = ["RESULT", "EpochReport", "FitResult", "fit", "stored_result"]
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def fit(
     folder = CheckpointFolder(directory, fingerprint)
     resumed = folder.newest()
     if resumed is not None and resumed.progress.finished:
-        stored = _stored_result(directory)
+        stored = stored_result(directory)
         if stored is not None:
             return stored
     if resumed is not None:
@@ -148,7 +148,8 @@ def _summarise(folder: CheckpointFolder, progress: Progress, resumed: Checkpoint
     )
 
 
-def _stored_result(directory: Path) -> FitResult | None:
+def stored_result(directory: Path) -> FitResult | None:
+    """The result of the training that was finished in this directory, if one was."""
     try:
         return FitResult.model_validate_json((directory / RESULT).read_text())
     except (FileNotFoundError, ValidationError):

@@ -21,29 +21,30 @@ class TrainingState:
     """
 
     def __init__(self, directory: Path, uri: str) -> None:
-        self._directory = directory
+        self.directory = directory
+        self.uri = uri
         self._store: Any
         self._store, self._path = fsspec.core.url_to_fs(uri)
         self._elsewhere = Path(self._path) != directory
         self._kept: dict[str, int] = {}
 
-    def bring(self) -> None:
-        """Copy the state that another machine kept, where this one has none of its own."""
-        if not self._elsewhere or (self._directory / LAST).exists():
+    def bring(self, *, newest: bool = False) -> None:
+        """Copy the state that another machine kept: where this one has none of its own, or by all means (`newest`)."""
+        if not self._elsewhere or ((self.directory / LAST).exists() and not newest):
             return
         for name in STATE:
             if self._store.exists(f"{self._path}/{name}"):
                 # Written aside: who is killed meanwhile leaves no half checkpoint.
-                aside = self._directory / f"{name}.part"
+                aside = self.directory / f"{name}.part"
                 self._store.get_file(f"{self._path}/{name}", str(aside))
-                aside.replace(self._directory / name)
+                aside.replace(self.directory / name)
 
     def keep(self) -> None:
         """Copy what changed since it was last kept; each file is replaced whole."""
         if not self._elsewhere:
             return
         for name in STATE:
-            path = self._directory / name
+            path = self.directory / name
             changed = path.stat().st_mtime_ns if path.exists() else None
             if changed is not None and self._kept.get(name) != changed:
                 self._store.put_file(str(path), f"{self._path}/{name}")

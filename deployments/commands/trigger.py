@@ -15,7 +15,7 @@ from deployments.interrupt import run_interruptible
 from deployments.parameters import parse_parameters
 from deployments.watch import Line, Snapshot
 from infra.correlation import correlation_tags
-from infra.environments import nearest
+from infra.described import nearest
 from infra.errors import ConfigurationError
 from infra.settings import get_settings
 from infra.started_by import started_by_tags

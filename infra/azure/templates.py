@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.azure.resources import PLATFORM, resource_group, subscription
-from infra.environments import Environment, load_environment, nearest
+from infra.described import nearest
+from infra.environments import Environment, load_environment
 from infra.errors import ConfigurationError
 from infra.ports import Frozen
 from infra.settings import PROJECT, Settings

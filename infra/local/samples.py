@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import Field
 
-from infra.environments import nearest
+from infra.described import nearest
 from infra.errors import ConfigurationError, DownloadFailed
 from infra.ports import Frozen
 

@@ -1,0 +1,81 @@
+"""Things that people describe in a YAML file of the thing's own name: environments, trainers."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from infra.errors import ConfigurationError
+from infra.ports import Frozen
+
+
+class Described(Frozen):
+    """What such a file holds."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{1,30}$", description="As the file is called.")
+    description: str
+
+
+D = TypeVar("D", bound=Described)
+
+
+def nearest(word: str, valid: list[str]) -> str:
+    """A sentence that proposes the nearest valid word, or lists all of them."""
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f"did you mean `{close[0]}`?" if close else f"valid: {', '.join(sorted(valid))}."
+
+
+def load_described(what: str, name: str, folder: Path, kind: type[D]) -> D:
+    """Read `folder/name.yaml`.
+
+    Raises:
+        ConfigurationError: There is no such file, or it has an unknown key or a wrong value (all are named).
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = [item.stem for item in folder.glob("*.yaml")]
+        raise ConfigurationError(f"There is no {what} `{name}`: {nearest(name, known)}")
+    return read_described(path, kind)
+
+
+def read_described(path: Path, kind: type[D]) -> D:
+    """Read one such file; raises as `load_described` does."""
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: expected keys and values, found {type(content).__name__}.")
+    try:
+        found = kind.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: " + "; ".join(_explain(item, kind) for item in error.errors())) from error
+    if found.name != path.stem:
+        raise ConfigurationError(f"{path}: name is `{found.name}` but the file is called `{path.name}`.")
+    return found
+
+
+def _explain(item: Any, kind: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"`{where}`: {item['msg']}"
+    owner = _owner([part for part in item["loc"][:-1] if isinstance(part, str)], kind)
+    return f"unknown key `{where}`: {nearest(str(item['loc'][-1]), list(owner.model_fields))}"
+
+
+def _owner(path: list[str], kind: type[BaseModel]) -> type[BaseModel]:
+    """The class whose keys are valid below these keys."""
+    owner = kind
+    for key in path:
+        kinds = (owner.model_fields[key].annotation, *_parts(owner.model_fields[key].annotation))
+        owner = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return owner
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    for part in get_args(annotation):
+        yield part
+        yield from _parts(part)
