@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from deployments.automations import NOT_YET, plan_automations
 from deployments.change import OURS, Change, differences
 from deployments.entries import ConcurrencyEntry, DeploymentEntry, ScheduleEntry, ServerFile, WorkPoolDefinition
+from deployments.job_templates import job_template
 from infra.errors import ConfigurationError
 from infra.revision import revision
 
@@ -57,7 +58,7 @@ async def _plan_work_pools(client: "PrefectClient", wanted: dict[str, WorkPoolDe
         desired = {
             "description": definition.description,
             "concurrency_limit": definition.concurrency_limit,
-            "base_job_template": _job_template(definition),
+            "base_job_template": job_template(definition),
         }
         pool = existing.get(name)
         differs = differences(desired, pool.model_dump() if pool else {})
@@ -67,24 +68,6 @@ async def _plan_work_pools(client: "PrefectClient", wanted: dict[str, WorkPoolDe
         perform = partial(client.create_work_pool, create, overwrite=True)
         changes.append(Change("work pool", name, "update" if pool else "create", differs, perform=perform))
     return changes
-
-
-def _job_template(definition: WorkPoolDefinition) -> dict[str, Any]:
-    from prefect.workers.base import BaseWorker
-
-    # The registry knows a type once its module is imported.
-    if definition.type == "process":
-        importlib.import_module("prefect.workers.process")
-    worker = BaseWorker.get_worker_class_from_type(definition.type)
-    if worker is None:
-        raise ConfigurationError(f"No installed package brings a worker of type `{definition.type}`.")
-    template = worker.get_default_base_job_template()
-    variables = template["variables"]["properties"]
-    for name, value in definition.job_variables.items():
-        if name not in variables:
-            raise ConfigurationError(f"A work pool of type {definition.type} has no job variable `{name}`.")
-        variables[name]["default"] = value
-    return template
 
 
 # --- global concurrency limits ------------------------------------------------------------------------------------

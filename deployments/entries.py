@@ -59,10 +59,14 @@ class DeploymentEntry(Strict):
 
 
 class WorkPoolDefinition(Strict):
-    """A work pool; `job_variables` replace defaults of its type's base job template."""
+    """A work pool; `job_variables` replace defaults of its base job template."""
 
     type: str
     description: str = ""
+    template: Path | None = Field(
+        default=None,
+        description="File of a base job template, seen from this file's folder; without it, the type's own is taken.",
+    )
     concurrency_limit: int | None = Field(default=None, ge=1)
     job_variables: dict[str, Any] = Field(default_factory=dict)
 
@@ -98,8 +102,17 @@ def read_project(path: Path) -> tuple[DeploymentEntry, ...]:
 
 
 def read_server(path: Path) -> ServerFile:
-    """Raises: ConfigurationError, as `read_project`."""
-    return _read(path, ServerFile)
+    """The rest of what the server is to have; templates of work pools are found beside the file.
+
+    Raises:
+        ConfigurationError: As `read_project`.
+    """
+    server = _read(path, ServerFile)
+    pools = {
+        name: pool.model_copy(update={"template": path.parent / pool.template}) if pool.template else pool
+        for name, pool in server.work_pools.items()
+    }
+    return server.model_copy(update={"work_pools": pools})
 
 
 def _read(path: Path, model: type[File]) -> File:

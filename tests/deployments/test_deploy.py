@@ -171,6 +171,41 @@ def test_limits_of_the_server_file_are_applied(tmp_path: Path, prefect_server: S
     assert deploy(prefect_server, file, server_file=server) == ()
 
 
+def test_a_work_pool_has_the_template_of_its_file(tmp_path: Path, prefect_server: Settings, file: Path) -> None:
+    template = {
+        "job_configuration": {"command": "{{ command }}", "image": "{{ image }}"},
+        "variables": {"type": "object", "properties": {"command": {"type": "string"}, "image": {"type": "string"}}},
+    }
+    (tmp_path / "pools").mkdir()
+    (tmp_path / "pools" / "cluster.yaml").write_text(yaml.safe_dump(template), encoding="utf-8")
+    server = with_pool(tmp_path, template="pools/cluster.yaml", job_variables={"image": "here"})
+    deploy(prefect_server, file, server_file=server)
+
+    async def read() -> Any:
+        async with connect(prefect_server) as client:
+            return (await client.read_work_pool("cluster")).base_job_template
+
+    present = asyncio.run(read())
+    assert present["job_configuration"] == template["job_configuration"]
+    assert present["variables"]["properties"]["image"] == {"type": "string", "default": "here"}
+    assert deploy(prefect_server, file, server_file=server) == ()
+
+
+def test_a_template_without_variables_is_refused(tmp_path: Path, prefect_server: Settings, file: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text("job_configuration: {command: python}\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"cluster\.yaml.*`variables`: Field required"):
+        deploy(prefect_server, file, server_file=with_pool(tmp_path, template="cluster.yaml"))
+
+
+def with_pool(folder: Path, **definition: Any) -> Path:
+    """The shipped server file with one work pool more."""
+    content = yaml.safe_load(SERVER_FILE.read_text(encoding="utf-8"))
+    content["work_pools"]["cluster"] = {"type": "kubernetes", **definition}
+    server = folder / "server.yaml"
+    server.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return server
+
+
 def test_the_shipped_files_can_be_applied(prefect_server: Settings) -> None:
     planned = deploy(prefect_server, PROJECT / "prefect.yaml", dry_run=True)
     created = {change.name for change in planned if change.kind == "deployment" and change.action == "create"}
