@@ -1,10 +1,10 @@
 """What the Prefect server is to have, read from `prefect.yaml` and `deployments/server.yaml`."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from infra.environments import nearest
 from infra.errors import ConfigurationError
@@ -40,7 +40,7 @@ class ConcurrencyEntry(Strict):
     """How many runs of a deployment may run at once, and what happens to the next."""
 
     limit: int = Field(ge=1)
-    collision_strategy: str = "ENQUEUE"
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
 
 
 class DeploymentEntry(Strict):
@@ -58,6 +58,14 @@ class DeploymentEntry(Strict):
     paused: bool = False
 
 
+class WorkQueueDefinition(Strict):
+    """A queue of a work pool: runs of the most urgent one are started first."""
+
+    priority: int = Field(ge=1, description="1 is the most urgent; no two queues of a pool have the same.")
+    description: str = ""
+    concurrency_limit: int | None = Field(default=None, ge=1, description="How many of its runs may run at once.")
+
+
 class WorkPoolDefinition(Strict):
     """A work pool; `job_variables` replace defaults of its base job template."""
 
@@ -69,6 +77,14 @@ class WorkPoolDefinition(Strict):
     )
     concurrency_limit: int | None = Field(default=None, ge=1)
     job_variables: dict[str, Any] = Field(default_factory=dict)
+    queues: dict[str, WorkQueueDefinition] = Field(default_factory=dict)
+
+    @field_validator("queues")
+    @classmethod
+    def _priorities_differ(cls, queues: dict[str, WorkQueueDefinition]) -> dict[str, WorkQueueDefinition]:
+        if len({queue.priority for queue in queues.values()}) < len(queues):
+            raise ValueError("two queues have the same priority")
+        return queues
 
 
 class ServerFile(Strict):
@@ -142,6 +158,7 @@ def _valid_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         "schedules": ScheduleEntry,
         "work_pool": WorkPoolEntry,
         "work_pools": WorkPoolDefinition,
+        "queues": WorkQueueDefinition,
         "concurrency_limit": ConcurrencyEntry,
     }
     names = [part for part in location if part in owners]

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from deployments.apply import read_deployments
-from deployments.change import Change
+from deployments.change import Change, Difference
 from deployments.cli import run
-from deployments.commands.deploy import SERVER_FILE, deploy_files
+from deployments.commands.deploy import SERVER_FILE, deploy_files, describe
 from deployments.connection import connect
 from infra.errors import ConfigurationError
 from infra.settings import PROJECT, Settings
@@ -38,6 +38,10 @@ def deployments(settings: Settings) -> dict[str, Any]:
             return dict(await read_deployments(client))
 
     return asyncio.run(read())
+
+
+def update_of(field: str, change: Change) -> Difference:
+    return next(item for item in change.fields if item.field == field)
 
 
 def actions(changes: tuple[Change, ...]) -> set[tuple[str, str]]:
@@ -91,14 +95,16 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(prefect_server: Sett
         ("remove", "failing/deploy-test"),
     }
     [update] = [change for change in planned if change.action == "update"]
-    assert set(update.fields) == {
-        "concurrency_limit",
-        "concurrency_options",
-        "description",
-        "parameters",
-        "schedules",
-        "tags",
+    assert {item.field: (item.before, item.after) for item in update.fields} == {
+        "concurrency_limit": (1, None),
+        "concurrency_options": ({"collision_strategy": "ENQUEUE"}, None),
+        "description": ("Counts.", "Counts more."),
+        "parameters.data": ({"source": "here"}, None),
+        "schedules.weekly": (update_of("schedules.weekly", update).before, None),
+        "tags": (["a", "ahc"], ["ahc"]),
     }
+    assert 'description: "Counts." -> "Counts more."' in describe(update)
+    assert "parameters.data: " in describe(update)
     assert deployments(prefect_server)["sample/deploy-test"].description == "Counts."
     assert "unpromoted/deploy-test" not in deployments(prefect_server)
 
