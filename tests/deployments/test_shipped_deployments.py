@@ -38,7 +38,7 @@ def test_prefect_itself_reads_the_file_the_same_way() -> None:
 def test_what_is_of_an_environment_is_there_for_each() -> None:
     for flow in ("release", "rollback", "key-rotation", "scoring-records"):
         found = {name.split("/")[1] for name in NAMES if name.startswith(f"{flow}/")}
-        assert found == set(environment_names(Settings()))
+        assert found == set(environment_names(Settings().environments))
 
 
 @each(list(ENTRIES))
@@ -66,7 +66,9 @@ def test_its_description_says_what_becomes_of_a_second_run(entry: DeploymentEntr
 
 def test_the_documents_list_every_deployment_with_its_queue_and_what_becomes_of_a_second_run() -> None:
     section = COMMANDS_MD.split("## Deployments and their schedules\n")[1].split("\n## ")[0]
-    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in section.splitlines() if "/" in line[:40]]
+    rows = [
+        [cell.strip(" `") for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| `")
+    ]
     documented = {name: (queue, bool(schedule), then.split(":")[0]) for name, queue, schedule, then in rows}
     shipped = {}
     for name, entry in zip(NAMES, ENTRIES, strict=True):
