@@ -43,6 +43,11 @@ def read_version(described: str) -> str:
     return f"{tag}+{local}" if commits == "0" else f"{tag}.post{commits}+{local}"
 
 
+def platform() -> str:
+    """Both in one line, as in `1.2.0 (0123456789ab)`."""
+    return f"{version()} ({revision()})"
+
+
 def repository() -> str:
     """The address of the repository, without names and passwords in it; empty where it is not known."""
     address = os.environ.get("BUILD_REPOSITORY_URI") or _git("remote", "get-url", "origin")

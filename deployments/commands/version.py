@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from infra.revision import revision
+from infra.revision import platform, revision
 from infra.revision import version as platform_version
 
 
@@ -14,4 +14,4 @@ def version(as_json: Annotated[bool, typer.Option("--json", help="Print both as 
     if as_json:
         print(json.dumps({"version": platform_version(), "revision": revision()}))
     else:
-        print(f"ahclassifier {platform_version()} ({revision()})")
+        print(f"ahclassifier {platform()}")
