@@ -8,8 +8,9 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
 E2E := -m pytest --numprocesses 2 --dist loadfile -m e2e
+SBOM := environment --output-reproducible --spec-version 1.6 --of JSON
 
-.PHONY: install up test test-azure test-containers test-e2e benchmark lint types layers check clean
+.PHONY: install up test test-azure test-containers test-e2e benchmark lint types layers check sbom clean
 
 install: $(STAMP)
 
@@ -56,6 +57,21 @@ check: lint types layers
 	$(BIN)/coverage run $(E2E)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# What is in the Python environments of the images, as CycloneDX JSON with licences: build/sbom/IMAGE.cdx.json. Each is
+# installed as in its Dockerfile: the extra's packages only, for this machine's Python.
+sbom: build/sbom/scoring.cdx.json build/sbom/training.cdx.json
+
+build/sbom/scoring.cdx.json: EXTRA := container
+build/sbom/training.cdx.json: EXTRA := azure
+build/sbom/%.cdx.json: pyproject.toml constraints.txt install
+	mkdir -p build/sbom/project
+	version=$$($(BIN)/python -c 'from infra.revision import version; print(version())') && \
+	sed -e '/^readme = /d' -e "s/^version = .*/version = \"$$version\"/" pyproject.toml > build/sbom/project/pyproject.toml
+	$(BIN)/python -m venv --clear --without-pip build/sbom/$*
+	$(BIN)/python -m pip --python build/sbom/$*/bin/python install --quiet --constraint constraints.txt \
+		'./build/sbom/project[$(EXTRA)]'
+	$(BIN)/cyclonedx-py $(SBOM) --pyproject build/sbom/project/pyproject.toml -o $@ build/sbom/$*/bin/python
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "reject": ("approve:reject", "Reject a waiting release."),
     "rollback": ("rollback", "Bring the previous good model of an environment back."),
     "doctor": ("doctor", "Check what this machine or environment needs; each finding with its fix."),
+    "version": ("version", "The version of the platform and the commit that runs."),
 }
 DATA_COMMANDS: Mapping[str, tuple[str, str]] = {
     "fetch": ("data:fetch", "Download a sample data set: food (photos) or digits."),
@@ -82,8 +83,20 @@ data = typer.Typer(cls=DataGroup, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from deployments.commands.version import version
+
+        version()
+        raise typer.Exit
+
+
 @app.callback()
-def ahc() -> None:
+def ahc(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Tell version and commit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     """From a folder of labelled photos to a monitored scoring endpoint."""
 
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 import shlex
 import tarfile
-import tomllib
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Final, Protocol
 from infra.described import nearest
 from infra.errors import ConfigurationError
 from infra.ports import Frozen
-from infra.revision import revision
+from infra.revision import repository, revision, version
 from infra.settings import PROJECT
 
 DOCKERFILES: Final = PROJECT / "infra" / "docker"
@@ -60,7 +59,9 @@ class ImageSource:
             raise ConfigurationError(f"There is no image `{name}`: {nearest(name, known)}")
         self.name = name
         self.dockerfile = f"infra/docker/{name}.Dockerfile"
-        self.arguments = {"VERSION": _version(), "REVISION": revision(), **({"BASE_IMAGE": base} if base else {})}
+        self.arguments = {"VERSION": version(), "REVISION": revision()}
+        known_too = {"SOURCE": repository(), "BASE_IMAGE": base}
+        self.arguments |= {name: value for name, value in known_too.items() if value}
 
     @cached_property
     def digest(self) -> str:
@@ -77,7 +78,8 @@ class ImageSource:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        return (self.content_tag, self.arguments["VERSION"], self.arguments["REVISION"], STABLE)
+        # A tag of an image holds no plus sign.
+        return (self.content_tag, self.arguments["VERSION"].replace("+", "-"), self.arguments["REVISION"], STABLE)
 
     def files(self) -> list[Path]:
         """The Dockerfile and every file that it copies, sorted."""
@@ -112,8 +114,3 @@ def _without_owner(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
     return entry
-
-
-def _version() -> str:
-    version: str = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    return version

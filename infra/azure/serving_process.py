@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
+from infra.revision import platform
 from infra.settings import PROJECT
 
 STOP_SECONDS: Final = 9.0
@@ -37,7 +38,7 @@ class ServingProcess:
             cwd=PROJECT,
         )
         started = cls(process)
-        started._send({**config, "keys": _plain(keys)})
+        started._send({"platform": platform(), **config, "keys": _plain(keys)})
         return started
 
     @property

@@ -31,16 +31,21 @@ RUN /opt/venv/bin/python -m compileall -q /opt/scoring
 FROM ${BASE_IMAGE}
 ARG VERSION=0.0.0
 ARG REVISION=unknown
+# The repository's address, where the one who builds knows it.
+ARG SOURCE=
 LABEL org.opencontainers.image.title="ahclassifier scoring" \
     org.opencontainers.image.description="Serves one bundle of an image classifier over HTTP." \
     org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}"
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.source="${SOURCE}"
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/scoring \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 \
-    AHC_HOME=/tmp/ahc
+    AHC_HOME=/tmp/ahc \
+    AHC_VERSION=${VERSION} \
+    AHC_REVISION=${REVISION}
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/scoring /opt/scoring
 WORKDIR /opt/scoring

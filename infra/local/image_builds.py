@@ -49,7 +49,8 @@ class LocalBuilds:
         # Said twice: builders reuse a label of before although the argument in it has changed.
         labels = [
             word
-            for key in ("VERSION", "REVISION")
+            for key in ("VERSION", "REVISION", "SOURCE")
+            if key in source.arguments
             for word in ("--label", f"{LABEL}{key.lower()}={source.arguments[key]}")
         ]
         with tempfile.TemporaryDirectory(prefix="image-") as folder:

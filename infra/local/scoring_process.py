@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from infra.revision import platform
 from infra.settings import PROJECT
 
 MAX_UNACKNOWLEDGED: Final = 128
@@ -57,7 +58,7 @@ class ScoringProcess:
                 cwd=PROJECT,
             )
             handle = cls(process, ours)
-            handle._send({**config, "handover_fd": theirs.fileno()})
+            handle._send({"platform": platform(), **config, "handover_fd": theirs.fileno()})
         return handle
 
     @property

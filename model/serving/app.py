@@ -81,7 +81,7 @@ class ScoringService:
         )
         self._add_scoring(api)
         self._add_facts(api)
-        described = openapi.complete(api.openapi())
+        described = openapi.complete(api.openapi(), self.config.platform)
         api.openapi_schema = described
         return api
 

@@ -47,6 +47,7 @@ class ServingConfig(BaseModel):
     environment: str = Field(
         default="local", pattern=r"^[a-z][a-z0-9-]{1,30}$", description="The release target, in spans and records."
     )
+    platform: str = Field(default="", description="Version and commit of the platform, shown in /openapi.json.")
     correlation_id: str = Field(default="", description="Ties spans, logs and records to the run that released this.")
     spool: Path | None = Field(default=None, description="Folder for sampled scoring records; none are kept without.")
     sample_rate: float = Field(default=0, ge=0, le=1, description="Share of the scored requests that are recorded.")

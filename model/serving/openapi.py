@@ -63,8 +63,10 @@ def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
     return answers
 
 
-def complete(schema: dict[str, Any]) -> dict[str, Any]:
+def complete(schema: dict[str, Any], platform: str = "") -> dict[str, Any]:
     """Add what FastAPI can't know to the schema it made."""
+    if platform:
+        schema["info"]["x-platform"] = platform
     components = schema.setdefault("components", {})
     components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
     components["securitySchemes"] = {

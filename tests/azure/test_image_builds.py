@@ -37,7 +37,7 @@ def test_an_image_is_built_with_its_tags_and_known_by_its_digest(bench, builds, 
     assert built.built
     assert built.reference.startswith("crahcplatform.azurecr.io/scoring@sha256:")
     [call] = calls(bench, "POST", url="scheduleRun")
-    for tag in (source.content_tag, "stable", source.arguments["VERSION"], source.arguments["REVISION"]):
+    for tag in source.tags:
         assert f'"scoring:{tag}"' in str(call["body"]).replace("'", '"')
     assert any("Successfully built" in line for line in told)
 

@@ -19,7 +19,7 @@ def images_can_be_built():
 
 @pytest.fixture(scope="session")
 def scoring_image(images_can_be_built):
-    return podman.build("scoring", VERSION="1.2.3", REVISION=revision())
+    return podman.build("scoring", VERSION="1.2.3", REVISION=revision(), SOURCE="https://example.org/ahc")
 
 
 @pytest.fixture(scope="session")

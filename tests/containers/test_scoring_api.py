@@ -3,6 +3,7 @@
 import pytest
 from pydantic import SecretStr
 
+from infra.revision import revision
 from tests.azure.scoring_containers import key
 from tests.bundles import colour_image
 from tests.model.serving.conftest import PRIMARY, SECONDARY, serving
@@ -75,4 +76,6 @@ def test_its_health_and_its_figures_are_open(endpoint):
         assert session.get("/health/live").json() == {"status": "live"}
         assert session.get("/health/ready").json() == {"status": "ready"}
         assert digest in session.get("/metrics").text
-        assert "/score" in session.get("/openapi.json").json()["paths"]
+        described = session.get("/openapi.json").json()
+        assert "/score" in described["paths"]
+        assert described["info"]["x-platform"] == f"1.2.3 ({revision()})"

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from infra.azure.secrets import KeyVaultSecrets
 from infra.environments import endpoint_key
+from infra.revision import revision
 from tests.azure.scoring_containers import key, published
 from tests.containers.podman import BASE, container, environment, podman
 from tests.infra.load import Load
@@ -29,8 +30,9 @@ def test_the_image_is_small_and_says_what_it_is(scoring_image):
     assert size - base < 190_000_000
     facts = podman("image", "inspect", "--format", "{{.Labels}} {{.User}} {{.Config.Healthcheck}}", scoring_image)
     for part in (
-        "org.opencontainers.image.version:",
-        "org.opencontainers.image.revision:",
+        "org.opencontainers.image.version:1.2.3",
+        f"org.opencontainers.image.revision:{revision()}",
+        "org.opencontainers.image.source:https://example.org/ahc",
         "10001",
         "container_health",
     ):

@@ -60,9 +60,18 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_the_table_of_commands_is_the_contract() -> None:
     assert set(COMMANDS) == {
         *("up", "run", "deploy", "trigger", "status", "score", "why", "rerun"),
-        *("approve", "reject", "rollback", "doctor", "ledger"),
+        *("approve", "reject", "rollback", "doctor", "ledger", "version"),
     }
     assert set(DATA_COMMANDS) == {"fetch", "list"}
+
+
+def test_version_and_commit_are_told_either_way(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == run(["version"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert run(["version", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert first == f"ahclassifier {told['version']} ({told['revision']})"
 
 
 def test_an_unknown_command_is_a_usage_error_that_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,12 +15,13 @@ from tests.containers import podman
 def copied_project(tmp_path, monkeypatch):
     """A small project of its own."""
     for name in ("pyproject.toml", "constraints.txt"):
-        (tmp_path / name).write_text('[project]\nversion = "1.2.3"\n')
+        (tmp_path / name).write_text("[project]\n")
     for folder in ("infra", "model"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "code.py").write_text("1\n")
     shutil.copytree(images.DOCKERFILES, tmp_path / "infra" / "docker")
     monkeypatch.setattr(images, "PROJECT", tmp_path)
+    monkeypatch.setattr(images, "version", lambda: "1.2.3+abc")
     monkeypatch.setattr(images, "DOCKERFILES", tmp_path / "infra" / "docker")
     return tmp_path
 
@@ -34,7 +35,7 @@ def test_an_image_is_known_by_its_sources_and_its_base(copied_project):
     assert ImageSource("scoring", base="other").digest != before
     (copied_project / "model" / "code.py").write_text("2\n")
     assert ImageSource("scoring").digest != before
-    assert ImageSource("scoring").tags[1] == "1.2.3"
+    assert ImageSource("scoring").tags[1] == "1.2.3-abc"
 
 
 def test_an_unknown_image_is_answered_with_the_nearest():
@@ -70,6 +71,7 @@ def test_podman_builds_once_for_the_same_sources(builds, copied_project):
         assert podman.podman("image", "exists", "localhost/scoring:stable") == ""
         labels = podman.podman("image", "inspect", "--format", "{{.Labels}}", first.reference)
         assert source.arguments["REVISION"] in labels
+        assert "org.opencontainers.image.version:1.2.3+abc" in labels
     finally:
         podman.podman("rmi", "--force", *(f"localhost/scoring:{tag}" for tag in source.tags), check=False)
 

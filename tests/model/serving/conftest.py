@@ -47,7 +47,14 @@ def serving(folder: Path, **config: Any) -> Iterator[Service]:
     """Start one as a supervisor would; it ends with the block."""
     bundle = make_bundle(folder / "bundle")
     log = folder / "log"
-    settings = {"bundle": bundle.path, "keys": [PRIMARY, SECONDARY], "version": 7, "threads": 2, **config}
+    settings = {
+        "bundle": bundle.path,
+        "keys": [PRIMARY, SECONDARY],
+        "version": 7,
+        "threads": 2,
+        "platform": "1.2.3 (abc)",
+        **config,
+    }
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "model.serving", "--supervised"],

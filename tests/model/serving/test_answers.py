@@ -206,6 +206,7 @@ def resolve(document: dict, node: dict) -> dict:
 def test_the_openapi_document_describes_bodies_problems_and_keys(service):
     with service.client(headers={}) as anonymous:
         document = anonymous.get("/openapi.json").json()
+    assert document["info"]["x-platform"] == "1.2.3 (abc)"
     paths = document["paths"]
     assert set(paths) == {"/score", "/score/batch", "/model", "/health/live", "/health/ready", "/metrics"}
     body = paths["/score"]["post"]["requestBody"]["content"]
