@@ -1,0 +1,3 @@
+from tests.helm.fixtures import manifests, server, worker
+
+__all__ = ["manifests", "server", "worker"]
