@@ -13,10 +13,13 @@ RUN python3 -m venv --without-pip /opt/venv \
 FROM ${BASE_IMAGE}
 ARG VERSION=0.0.0
 ARG REVISION=unknown
+# The repository's address, where the one who builds knows it.
+ARG SOURCE=
 LABEL org.opencontainers.image.title="ahclassifier prefect" \
     org.opencontainers.image.description="Runs a Prefect server or a Kubernetes worker of Prefect." \
     org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}"
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.source="${SOURCE}"
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates tini \
