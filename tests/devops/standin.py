@@ -80,6 +80,7 @@ class StandIn:
         self.builds: list[Json] = []
         self.timelines: dict[int, list[Json]] = {}
         self.approvals: list[Json] = []
+        self.secrets: dict[str, str] = {}
         self.received: list[Json] = []
         self.identities = {
             "[AHClassifier]\\Contributors": "aaaaaaaa-0000-4000-8000-000000000001",
@@ -119,9 +120,8 @@ class StandIn:
         wrong = (given - operation.fields) if operation.fields else set()
         missing = operation.required - given
         if wrong or missing or set(query) - operation.query:
-            self.violations.append(
-                f"{operation.method} {operation.pattern}: unknown {wrong or set(query) - operation.query}, missing {missing}"
-            )
+            unknown = wrong | (set(query) - operation.query)
+            self.violations.append(f"{operation.method} {operation.pattern}: unknown {unknown}, missing {missing}")
             raise Refused(400, f"Value cannot be null. Parameter name: {', '.join(missing)}")
         return operation.handle(self, parts, content, query)
 
@@ -172,7 +172,7 @@ def _endpoint(state: StandIn, content: Json) -> Json:
         parameters["workloadIdentityFederationIssuer"] = ISSUER
         parameters["workloadIdentityFederationSubject"] = f"sc://{ORGANISATION}/{PROJECT['name']}/{content['name']}"
     else:
-        state.__dict__.setdefault("secrets", {})[parameters["webhookname"]] = parameters.pop("secret")
+        state.secrets[parameters["webhookname"]] = parameters.pop("secret")
     return {**content, "authorization": authorization, "isReady": True}
 
 
@@ -281,8 +281,17 @@ def _approvals(state: StandIn, _: Json, __: Any, query: dict[str, str]) -> Json:
 
 P = "(?P<project>[^/]+)/_apis/"
 ENDPOINT = frozenset(
-    "administratorsGroup authorization createdBy data description groupScopeId id isReady isShared name operationStatus "
-    "owner readersGroup serviceEndpointProjectReferences type url".split()
+    {"administratorsGroup", "authorization", "createdBy", "data", "description", "groupScopeId", "id", "isReady"}
+    | {
+        "isShared",
+        "name",
+        "operationStatus",
+        "owner",
+        "readersGroup",
+        "serviceEndpointProjectReferences",
+        "type",
+        "url",
+    }
 )
 NEW_ENDPOINT = frozenset({"name", "type", "url", "authorization", "serviceEndpointProjectReferences"})
 GROUP = frozenset({"description", "name", "providerData", "type", "variableGroupProjectReferences", "variables"})
@@ -463,7 +472,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._faulty(fault)
         return self._json(200, answer)
 
-    do_GET = do_POST = do_PUT = do_PATCH = _serve
+    do_GET = do_POST = do_PUT = do_PATCH = _serve  # noqa: N815 - the names that http.server calls
 
     def _faulty(self, fault: Fault) -> None:
         fault.times -= 1
@@ -476,7 +485,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _webhook(self, path: str, query: dict[str, str], body: bytes) -> None:
         name = path.rsplit("/", 1)[1]
-        secret = getattr(self.state, "secrets", {}).get(name)
+        secret = self.state.secrets.get(name)
         if secret is None or query.get("api-version") != "6.0-preview":
             return self._json(404, {"message": f"There is no webhook {name}."})
         signature = "sha1=" + hmac.new(secret.encode(), body, hashlib.sha1).hexdigest()
