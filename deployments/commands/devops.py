@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployments import presentation as show
-from infra.devops.wanted import Wanted, read_wanted
+from infra.devops.wanted import PLATFORM, PREFIX, Wanted, read_wanted
 from infra.environments import environment_names, load_environment
 from infra.errors import ConfigurationError
 from infra.settings import Settings, get_settings
@@ -47,11 +47,11 @@ def init(
 
 
 def approver(
-    environment: Annotated[str, typer.Option(help="Which environment's approval.")],
+    environment: Annotated[str, typer.Option(help="Which environment's approval, with or without `ahc-`.")],
 ) -> None:
     """In a step of a stage: who approved this stage, as JSON for `ahc trigger --approved-by`.
 
-    The fields `approved_by` and `reason` are empty where nobody had to approve. Needs SYSTEM_ACCESSTOKEN.
+    The fields `name` and `comment` are empty where nobody had to approve. Needs SYSTEM_ACCESSTOKEN.
 
     Example: `ahc devops approver --environment production`
     """
@@ -59,13 +59,14 @@ def approver(
 
     settings = get_settings()
     address, project, build, stage = _build_variables()
-    gates = load_environment(environment, settings.environments).gates
-    mirror = read_wanted(settings.devops).mirror or ""
+    wanted = read_wanted(settings.devops)
+    place = environment.removeprefix(PREFIX)
+    gates = wanted.platform if place == PLATFORM else load_environment(place, settings.environments).gates
     with _organisation(address) as devops:
-        found = find_approver(devops, project, int(build), stage, gates, environment, mirror)
-    if gates.approval and not found.approved_by:
+        found = find_approver(devops, project, int(build), stage, gates, place, wanted.mirror or "")
+    if gates.approval and not found.name:
         print(
-            f"{environment} asks for an approval, and Azure DevOps had none for the stage {stage}: Prefect will ask. "
+            f"{place} asks for an approval, and Azure DevOps had none for the stage {stage}: Prefect will ask. "
             "`ahc devops init` makes the check.",
             file=sys.stderr,
         )
@@ -75,7 +76,7 @@ def approver(
 def mirror(as_json: AsJson = False) -> None:
     """Give the approvals that wait in Azure DevOps the decisions that were made in Prefect; a second time nothing.
 
-    The flow `reconciliation` does the same by itself after each decision.
+    The flow `reconciliation` does the same by itself.
 
     Example: `ahc devops mirror`
     """

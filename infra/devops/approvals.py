@@ -24,8 +24,8 @@ class Approver(Frozen):
     """Who approved a stage."""
 
     environment: str
-    approved_by: str = Field(default="", description="As the environment file names them; empty where nobody had to.")
-    reason: str = ""
+    name: str = Field(default="", description="As the environment file names them; empty where nobody had to.")
+    comment: str = ""
     approval: str = Field(default="", description="Id of the approval in Azure DevOps.")
 
 
@@ -62,9 +62,9 @@ def approver(devops: DevOps, project: str, build: int, stage: str, gates: Gates,
     if not steps:
         return Approver(environment=place)
     approval, step = max(steps, key=lambda pair: str(pair[1].get("lastModifiedOn", "")))
-    by, reason = _who(step, gates, mirror)
-    said = " ".join(reason.split()) or f"approved in Azure DevOps, build {build}"
-    return Approver(environment=place, approved_by=by, reason=said, approval=approval)
+    by, comment = _who(step, gates, mirror)
+    said = " ".join(comment.split()) or f"approved in Azure DevOps, build {build}"
+    return Approver(environment=place, name=by, comment=said, approval=approval)
 
 
 def carry_over(

@@ -17,10 +17,12 @@ from infra.ports import LiveModel
 SECRET: Final = "devops-webhook-secret"  # noqa: S105 - the name of a secret
 """In the platform's Key Vault; `ahc devops init` makes it."""
 VERSION: Final = "6.0-preview"
+REGISTERED: Final = "Microsoft.MachineLearningServices.ModelRegistered"
+"""The kind of event, as Event Grid's; pipelines filter by it."""
 
 
 def announce(wanted: Wanted, model: LiveModel, secret: SecretStr) -> None:
-    """Tell Azure DevOps of a version; each pipeline with this webhook among its resources starts.
+    """Tell Azure DevOps of a version, as Event Grid does; each pipeline with this webhook among its resources starts.
 
     Args:
         wanted: Whose webhook; with an organisation.
@@ -32,8 +34,14 @@ def announce(wanted: Wanted, model: LiveModel, secret: SecretStr) -> None:
         DevOpsRefused: There is no such webhook, or its secret is another.
     """
     url = f"{wanted.organisation}/_apis/public/distributedtask/webhooks/{wanted.webhook}"
-    about = {"name": model.name, "version": str(model.version), "digest": model.digest}
-    body = json.dumps(about).encode()
+    event = {
+        "specversion": "1.0",
+        "type": REGISTERED,
+        "source": "ahclassifier",
+        "id": f"{model.name}-v{model.version}",
+        "data": {"ModelName": model.name, "ModelVersion": str(model.version)},
+    }
+    body = json.dumps(event).encode()
     signature = hmac.new(secret.get_secret_value().encode(), body, hashlib.sha1).hexdigest()
     headers = {"Content-Type": "application/json", SIGNATURE: f"sha1={signature}"}
     try:

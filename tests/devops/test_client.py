@@ -88,7 +88,9 @@ MODEL = LiveModel(name="food", version=7, digest="d" * 64)
 def test_a_webhook_starts_what_listens_when_it_is_signed_right(organisation, wanted, secret):
     organisation.secrets[wanted.webhook] = secret.get_secret_value()
     announce(wanted, MODEL, secret)
-    assert organisation.received == [{"name": "food", "version": "7", "digest": "d" * 64}]
+    (event,) = organisation.received
+    assert event["type"] == "Microsoft.MachineLearningServices.ModelRegistered"
+    assert event["data"] == {"ModelName": "food", "ModelVersion": "7"}
 
 
 def test_a_webhook_with_another_secret_is_refused(organisation, wanted, secret):

@@ -5,13 +5,15 @@ import json
 import pytest
 
 from deployments.cli import run
-from infra.azure.federation import pipelines_identity, read_trust
+from infra.azure.clients import resource_client
+from infra.azure.federation import VERSION, PipelinesIdentity, pipelines_identity, read_trust
 from infra.devops.setup import Azure, set_up
+from infra.devops.wanted import Group
 from infra.devops.webhook import SECRET
 from infra.environments import environment_names
 from infra.errors import AccessDenied, ConfigurationError, DevOpsRefused, ServiceUnavailable
-from infra.settings import get_settings
-from tests.azure.bench import SUBSCRIPTION, calls
+from infra.settings import Settings, get_settings
+from tests.azure.bench import SUBSCRIPTION, azure_settings, calls
 from tests.devops.standin import APPROVAL, ISSUER, LOCK, Fault
 
 pytestmark = pytest.mark.azure
@@ -19,12 +21,31 @@ ENVIRONMENTS = ["ahc-platform", "ahc-test", "ahc-acceptance", "ahc-production"]
 
 
 @pytest.fixture
-def init(cloud, organisation, devops, wanted, secret):
+def settings(bench, tmp_path) -> Settings:
+    return azure_settings(tmp_path / "home")
+
+
+@pytest.fixture
+def identity(settings) -> PipelinesIdentity:
+    """The pipelines' identity alone, which is all that most of these tests need of Azure."""
+    client = resource_client(SUBSCRIPTION)
+    client.resource_groups.create_or_update("rg-ahc-platform", {"location": "westeurope"})
+    kind = "Microsoft.ManagedIdentity/userAssignedIdentities"
+    resource_id = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-ahc-platform/providers/{kind}/id-ahc-pipelines"
+    made = client.resources.begin_create_or_update_by_id(resource_id, VERSION, {"location": "westeurope"}).result()
+    return PipelinesIdentity(
+        resource_id=resource_id, client_id=made.properties["clientId"], tenant_id=made.properties["tenantId"]
+    )
+
+
+@pytest.fixture
+def init(settings, identity, organisation, devops, wanted, secret):
     """Runs it as often as it is called, with changes of the file."""
 
     def run_it(*, dry_run: bool = False, **changed):
-        azure = Azure(identity=pipelines_identity(cloud), subscription_id=SUBSCRIPTION, vault="kv-ahc-platform")
-        return set_up(devops, wanted.model_copy(update=changed), azure, cloud, lambda: secret, dry_run=dry_run)
+        changed = {"groups": {**wanted.groups, "ahc-names": Group(variables={"AHC_BACKEND": "azure"})}, **changed}
+        azure = Azure(identity=identity, subscription_id=SUBSCRIPTION, vault="kv-ahc-platform")
+        return set_up(devops, wanted.model_copy(update=changed), azure, settings, lambda: secret, dry_run=dry_run)
 
     return run_it
 
@@ -33,7 +54,7 @@ def names(changes, kind):
     return [change.name for change in changes if change.kind == kind]
 
 
-def test_an_empty_project_gets_everything_and_a_second_run_nothing(init, organisation, cloud):
+def test_an_empty_project_gets_everything_and_a_second_run_nothing(init, organisation):
     changes = init()
     assert {change.action for change in changes} == {"create"}
     assert names(changes, "environment") == ENVIRONMENTS
@@ -55,7 +76,9 @@ def test_a_dry_run_shows_the_same_and_writes_nowhere(init, organisation, bench):
     assert [(c.kind, c.action) for c in shown] == [(c.kind, c.action) for c in done]
 
 
-def test_the_identity_trusts_what_the_connection_shows_and_no_secret_is_anywhere(init, organisation, cloud):
+def test_the_identity_trusts_what_the_connection_shows_and_no_secret_is_anywhere(
+    init, organisation, identity, settings
+):
     init()
     connection = next(item for item in organisation.endpoints if item["type"] == "azurerm")
     assert connection["authorization"]["scheme"] == "WorkloadIdentityFederation"
@@ -65,17 +88,17 @@ def test_the_identity_trusts_what_the_connection_shows_and_no_secret_is_anywhere
         "workloadIdentityFederationIssuer",
         "workloadIdentityFederationSubject",
     }
-    trust = read_trust(pipelines_identity(cloud), "azure-devops-ahc-azure", cloud)
+    trust = read_trust(identity, "azure-devops-ahc-azure", settings)
     assert trust is not None
     assert (trust.issuer, trust.subject) == (ISSUER, "sc://contoso/AHClassifier/ahc-azure")
 
 
-def test_a_connection_made_anew_is_trusted_again(init, organisation, cloud):
+def test_a_connection_made_anew_is_trusted_again(init, organisation, identity, settings):
     init()
     organisation.endpoints[0]["authorization"]["parameters"]["workloadIdentityFederationSubject"] = "sc://other"
     (change,) = init()
     assert (change.kind, change.action, change.fields) == ("federated credential", "update", ("subject",))
-    trust = read_trust(pipelines_identity(cloud), "azure-devops-ahc-azure", cloud)
+    trust = read_trust(identity, "azure-devops-ahc-azure", settings)
     assert trust is not None
     assert trust.subject == "sc://other"
 
@@ -101,7 +124,7 @@ def test_killed_at_any_request_the_next_run_completes(init, organisation, method
         assert len(found) == len(set(found))
 
 
-def test_the_approval_says_what_the_environment_file_says(init, organisation, cloud):
+def test_the_approval_says_what_the_environment_file_says(init, organisation):
     init()
     place = next(item for item in organisation.environments if item["name"] == "ahc-production")
     approval = next(
@@ -227,6 +250,7 @@ def test_the_command_shows_makes_and_is_content(shell, organisation, capsys):
     assert "create  environment ahc-production" in shown
     assert "changes would be made." in shown
     assert organisation.written == []
+    assert pipelines_identity(get_settings()).client_id
     assert run([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["applied"] is True
