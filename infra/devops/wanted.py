@@ -1,11 +1,11 @@
 """`deployments/devops.yaml`: what a project of Azure DevOps is to have."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from infra.environments import nearest
 from infra.errors import ConfigurationError
@@ -24,12 +24,11 @@ class Group(Frozen):
     variables: dict[str, str] = Field(default_factory=dict)
     secrets: tuple[str, ...] = Field(default=(), description="Names in the platform's Key Vault.")
 
-    @field_validator("secrets")
-    @classmethod
-    def _one_kind(cls, secrets: tuple[str, ...], others: Any) -> tuple[str, ...]:
-        if bool(secrets) == bool(others.data.get("variables")):
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if bool(self.secrets) == bool(self.variables):
             raise ValueError("a group has either `variables` or `secrets`")
-        return secrets
+        return self
 
 
 class Pipeline(Frozen):
