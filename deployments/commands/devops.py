@@ -126,9 +126,11 @@ def _set_up(wanted: Wanted, settings: Settings, *, dry_run: bool) -> "tuple[Chan
 
 def _conclusion(changes: "tuple[Change, ...]", *, dry_run: bool) -> str:
     ours = sum(change.action != "differs" for change in changes)
-    if not ours:
-        return "Nothing to do: the project has what the files say."
-    return f"{ours} changes would be made." if dry_run else f"{ours} changes made."
+    if ours:
+        return f"{ours} changes would be made." if dry_run else f"{ours} changes made."
+    if changes:
+        return "Nothing to do; what differs is left to people."
+    return "Nothing to do: the project has what the files say."
 
 
 def _organisation(address: str) -> "DevOps":

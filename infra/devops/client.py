@@ -98,18 +98,20 @@ class DevOps:
         url = f"{base or self.organisation}/{quote(path, safe='/')}"
         sent = {"api-version": version, **{key: value for key, value in query.items() if value is not None}}
         for turn in range(1, TRIES + 1):
+            # A POST that may have done its work isn't sent again; one that was held back is.
+            again, pause = method != "POST", 0.5 * 2**turn
             try:
                 answer = self._http.request(method, url, params=sent, json=body, headers=self._headers())
             except httpx.TransportError as error:
                 failure: PlatformError = ServiceUnavailable(f"{method} {url}: {error or type(error).__name__}.")
                 failure.__cause__ = error
-                pause = 0.5 * 2**turn
             else:
                 if answer.is_success and answer.status_code != SIGN_IN_PAGE:
                     return answer
                 failure = refusal(method, url, answer)
-                pause = float(answer.headers.get("Retry-After", 0.5 * 2**turn))
-            if not _again(failure, method) or pause > LONGEST_WAIT or turn == TRIES:
+                again = answer.status_code == HTTPStatus.TOO_MANY_REQUESTS or (again and answer.status_code in BUSY)
+                pause = _asked_to_wait(answer) or pause
+            if not again or pause > LONGEST_WAIT or turn == TRIES:
                 raise failure
             self._wait(pause)
         raise AssertionError
@@ -118,11 +120,10 @@ class DevOps:
         return {"Authorization": self._authorization().get_secret_value(), "Accept": "application/json"}
 
 
-def _again(failure: PlatformError, method: str) -> bool:
-    """Whether to ask once more: a POST that may have done its work isn't repeated, one that was held back is."""
-    if not isinstance(failure, ServiceUnavailable):
-        return False
-    return method != "POST" or "429" in str(failure)
+def _asked_to_wait(answer: httpx.Response) -> float:
+    """Seconds; 0 where the service asks for nothing, or names a moment instead."""
+    asked = answer.headers.get("Retry-After", "")
+    return float(asked) if asked.isdecimal() else 0.0
 
 
 def refusal(method: str, url: str, answer: httpx.Response) -> PlatformError:

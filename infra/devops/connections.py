@@ -59,7 +59,9 @@ def subscription_connection(
     )
 
 
-def federated_credential(connection: Json | None, identity: PipelinesIdentity, settings: Settings, work: Work) -> None:
+def federated_credential(
+    connection_name: str, connection: Json | None, identity: PipelinesIdentity, settings: Settings, work: Work
+) -> None:
     """Let the identity trust the connection: issuer and subject are what Azure DevOps has given to it.
 
     Raises:
@@ -67,7 +69,7 @@ def federated_credential(connection: Json | None, identity: PipelinesIdentity, s
         AccessDenied: Who runs this may not write on the identity.
     """
     wanted = _trust_in(connection) if connection else None
-    name = re.sub(r"[^A-Za-z0-9_-]", "-", f"azure-devops-{connection['name']}") if connection else "azure-devops"
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", f"azure-devops-{connection_name}")
     present = read_trust(identity, name, settings) if connection else None
 
     def write(_: Any = None) -> Json:

@@ -63,7 +63,7 @@ def set_up(
     project = find_project(devops, wanted.project)
     repository = find_repository(project, wanted.repository)
     connection = subscription_connection(project, wanted.connection, azure.identity, azure.subscription_id, work)
-    federated_credential(connection, azure.identity, settings, work)
+    federated_credential(wanted.connection, connection, azure.identity, settings, work)
     webhook = webhook_connection(project, wanted.webhook, webhook_secret, work)
     queue = agent_queue(project, wanted.pool, work)
     shared: list[Used] = [
