@@ -10,7 +10,8 @@ from infra.devops.sign_in import TOKEN_OF_A_BUILD, TOKEN_OF_A_PERSON, authorizat
 from infra.devops.wanted import Wanted, read_wanted
 from infra.settings import PROJECT
 from tests.azure.fixtures import bench, bench_process, cloud  # noqa: F401
-from tests.devops.standin import PAT, StandIn, standing_in
+from tests.devops.organisation import PAT, StandIn
+from tests.devops.standin import standing_in
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from infra.devops.approvals import carry_over
 from infra.errors import AccessDenied, ConfigurationError, DevOpsRefused
 from infra.ports import LiveModel
 from infra.settings import Settings, get_settings
-from tests.devops.standin import BUILD_TOKEN, Fault
+from tests.devops.organisation import BUILD_TOKEN, Fault
 
 BUILD = 321
 V7 = LiveModel(name="food", version=7, digest="7" * 64)

@@ -8,7 +8,7 @@ from infra.devops.sign_in import TOKEN_OF_A_BUILD, TOKEN_OF_A_PERSON, authorizat
 from infra.devops.webhook import announce
 from infra.errors import AccessDenied, Conflict, DevOpsRefused, NoCredentials, ServiceUnavailable
 from infra.ports import LiveModel
-from tests.devops.standin import BUILD_TOKEN, PAT, Fault
+from tests.devops.organisation import BUILD_TOKEN, PAT, Fault
 
 
 def test_a_token_that_is_unknown_is_answered_with_what_to_set(organisation, devops, monkeypatch):

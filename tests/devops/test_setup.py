@@ -14,7 +14,7 @@ from infra.environments import environment_names
 from infra.errors import AccessDenied, ConfigurationError, DevOpsRefused, ServiceUnavailable
 from infra.settings import Settings, get_settings
 from tests.azure.bench import SUBSCRIPTION, azure_settings, calls
-from tests.devops.standin import APPROVAL, ISSUER, LOCK, Fault
+from tests.devops.organisation import APPROVAL, ISSUER, LOCK, Fault
 
 pytestmark = pytest.mark.azure
 ENVIRONMENTS = ["ahc-platform", "ahc-test", "ahc-acceptance", "ahc-production"]
