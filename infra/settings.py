@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     )
     trainer: str = Field(default="local", description="Where networks are fitted: a file of AHC_TRAINERS.")
     trainers: Path = Field(default=PROJECT / "deployments" / "trainers", description="Folder of the trainer files.")
+    devops: Path = Field(
+        default=PROJECT / "deployments" / "devops.yaml", description="What a project of Azure DevOps is to have."
+    )
     backend: Backend = Field(
         default="local",
         description="Where registry, data, secrets and endpoints live: on this machine, or in an Azure subscription.",
