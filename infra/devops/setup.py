@@ -15,7 +15,8 @@ from infra.devops.pools import agent_queue
 from infra.devops.project import Project, find_project, find_repository
 from infra.devops.wanted import PLATFORM, PREFIX, Wanted
 from infra.devops.work import Change, Work
-from infra.environments import environment_names, load_environment, nearest
+from infra.described import nearest
+from infra.environments import environment_names, load_environment
 from infra.errors import ConfigurationError
 from infra.gates import Gates
 from infra.ports import Frozen

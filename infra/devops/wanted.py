@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from infra.environments import nearest
+from infra.described import nearest
 from infra.errors import ConfigurationError
 from infra.gates import Gates
 from infra.ports import Frozen
