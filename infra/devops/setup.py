@@ -6,6 +6,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from infra.azure.federation import PipelinesIdentity
+from infra.described import nearest
 from infra.devops.client import DevOps, Json
 from infra.devops.connections import federated_credential, subscription_connection, webhook_connection
 from infra.devops.environments import checks, environment
@@ -15,7 +16,6 @@ from infra.devops.pools import agent_queue
 from infra.devops.project import Project, find_project, find_repository
 from infra.devops.wanted import PLATFORM, PREFIX, Wanted
 from infra.devops.work import Change, Work
-from infra.described import nearest
 from infra.environments import environment_names, load_environment
 from infra.errors import ConfigurationError
 from infra.gates import Gates

@@ -16,10 +16,6 @@ from infra.local.prefect_env import prefect_environment
 from infra.settings import PROJECT, Settings
 from tests.conftest import free_ports
 
-# Not verified: both tests failed on SQLite under a load of 33, one by an exit code that was corrected since, the other
-# for a cause that was not seen; PostgreSQL was not reached. Take this mark away, run them alone, and see.
-pytestmark = pytest.mark.skip(reason="failed once on a loaded machine; the cause is not known yet")
-
 AUTH = "admin:a password"
 
 
