@@ -12,8 +12,9 @@ import typer
 from deployments.connection import connect, ui_link
 from deployments.follow import FollowTimeout, cancel, follow
 from deployments.interrupt import run_interruptible
+from deployments.lines import Line
 from deployments.parameters import parse_parameters
-from deployments.watch import Line, Snapshot
+from deployments.watch import Snapshot
 from infra.correlation import correlation_tags
 from infra.environments import nearest
 from infra.errors import ConfigurationError
