@@ -1,10 +1,13 @@
 """A person's decision on a release that waits for it: may it be made, and how it reaches the run."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+from deployments.connection import server
 from deployments.runs import EXPIRED, release_again, run_url
+from deployments.watch import Snapshot
 from infra.environments import load_environment
 from infra.errors import AccessDenied, ConfigurationError, ReleaseRejected
 from infra.settings import get_settings
@@ -27,6 +30,34 @@ def decide(client: "SyncPrefectClient", run: "FlowRun", *, approved: bool, by: s
     """
     _require_may_decide(run, by, approved=approved)
     resume(client, run, {"approved": approved, "by": by.strip(), "reason": reason.strip()})
+
+
+class Approvals:
+    """Approves, in one person's name, each release that waits for it while a run is followed.
+
+    Args:
+        by: Who approves.
+        reason: Why.
+    """
+
+    def __init__(self, by: str, reason: str) -> None:
+        self._by = by
+        self._reason = reason
+        self._asked: set[UUID] = set()
+
+    def see(self, snapshot: Snapshot, tell: Callable[[str], None]) -> None:
+        """Decide on what began to wait, once each.
+
+        Raises:
+            AccessDenied, ReleaseRejected, ConfigurationError: As `decide` does.
+        """
+        for run in snapshot.flow_runs:
+            if run.state is None or not run.state.is_paused() or run.id in self._asked:
+                continue
+            self._asked.add(run.id)
+            with server(get_settings()) as client:
+                decide(client, run, approved=True, by=self._by, reason=self._reason)
+            tell(f"{run.name} is approved by {self._by}: {self._reason}")
 
 
 def require_said(options: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from deployments.watch import Snapshot
 
@@ -33,10 +33,9 @@ class Heartbeat:
 
 
 def _sentence(snapshot: Snapshot) -> str:
+    runs: list[Any] = [*snapshot.flow_runs, *snapshot.task_runs]
     running = [
-        item
-        for item in (*snapshot.flow_runs, *snapshot.task_runs)
-        if item.state is not None and item.state.is_running() and item.start_time is not None
+        item for item in runs if item.state is not None and item.state.is_running() and item.start_time is not None
     ]
     if not running:
         state = snapshot.run.state

@@ -39,6 +39,8 @@ class PlainLog:
             self.tell(as_text(line, colour=self._out.isatty()))
 
     def end(self, report: Report) -> None:
+        if report.refused:
+            return  # the command line tells every error
         self.tell(f"{report.run}: {report.told} Exit code {report.exit_code}.")
         if report.failed:
             self.tell(f"  Why:     ahc why {report.run_id}\n  Runbook: {report.runbook}")

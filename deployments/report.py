@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import Field, ValidationError
 
+from infra.errors import PlatformError
 from infra.ports import Frozen
 from tasks.failures import ERRORS, ended_as, runbook
 
@@ -57,6 +58,11 @@ class Report(Frozen):
     exit_code: int
     evidence: Evidence = Evidence()
     followed_for: float | None = Field(default=None, description="Seconds, where following stopped before the run.")
+
+    @property
+    def refused(self) -> bool:
+        """Whether the command itself failed: it couldn't start the run, or not stay with it."""
+        return self.state_type == ""
 
     @property
     def failed(self) -> bool:
@@ -114,6 +120,22 @@ def report(
         exit_code=code,
         evidence=found,
         followed_for=followed_for,
+    )
+
+
+def refused(deployment: str, error: PlatformError, run: "FlowRun | None", link: str) -> Report:
+    """The report where nothing could be started, or not followed any more."""
+    return Report(
+        deployment=deployment,
+        run_id=str(run.id) if run else "",
+        run=run.name if run else deployment,
+        state_type="",
+        state=type(error).__name__,
+        message=f"{error} {error.next_step}",
+        started=None,
+        seconds=0,
+        link=link,
+        exit_code=error.exit_code,
     )
 
 

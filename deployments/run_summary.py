@@ -7,7 +7,7 @@ from deployments.report import Evidence, GateCheck, Report
 def markdown(report: Report) -> str:
     """How it ended and where to look; then the verdict with its evidence, or the failure card."""
     evidence = report.evidence
-    facts = [
+    facts: list[tuple[str, ...]] = [
         ("deployment", report.deployment),
         ("run", f"[{report.run}]({report.link})" if report.link else report.run),
         ("took", f"{report.seconds:.0f} s"),

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from deployments.cli import run as ahc
-from deployments.decisions import resume
 from deployments.connection import server
+from deployments.decisions import resume
 from infra.backend import ledger, registry
 from infra.errors import ConfigurationError
 from infra.ports import RegisteredModel

@@ -20,6 +20,7 @@ from deployments.cli import run
 from deployments.commands.deploy import deploy_files
 from deployments.commands.trigger import Trigger
 from deployments.connection import connect
+from deployments.starting import Request
 from deployments.watch import Watch
 from infra.settings import PROJECT, Settings
 from infra.started_by import user
@@ -89,7 +90,7 @@ def trigger_all(capsys: Any, *calls: list[str]) -> tuple[list[dict[str, Any]], s
 
     async def together() -> list[int]:
         return await asyncio.gather(
-            *(Trigger(as_json=True).start(name, pairs, None, None, True, None) for name, *pairs in calls)
+            *(Trigger(as_json=True).start(Request(deployment=name, pairs=tuple(pairs))) for name, *pairs in calls)
         )
 
     codes = asyncio.run(together())
@@ -193,7 +194,7 @@ def test_a_late_log_line_of_another_process_still_comes_once(deployed: Settings)
                 [LogCreate(name="x", level=20, message=text, timestamp=time_of, flow_run_id=late.id)]
             )
 
-        times = itertools.count(0.0)  # a look takes a second
+        times = itertools.count(0.0, 0.1)
         watch = Watch(client, late.id, clock=times.__next__)
         seen: list[Any] = []
         await write("second", 2)
