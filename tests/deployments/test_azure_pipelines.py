@@ -1,4 +1,4 @@
-"""Logging commands as the agent of Azure Pipelines reads them: its parser's rules, from its source, are `agent_reads`."""
+"""Logging commands as the agent of Azure Pipelines reads them; `agent_reads` follows its `Command.TryParse`."""
 
 import re
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Read:
 
 def agent_reads(line: str) -> Read | None:
     """A line as the agent's `Command.TryParse` reads it; culture-aware, so what can't be seen doesn't count."""
-    seen = "".join(character for character in line if character in "\t" or character.isprintable())
+    seen = "".join(character for character in line if character == "\t" or character.isprintable())
     start = seen.casefold().find("##vso[")
     end = seen.find("]", start)
     if start < 0 or end < 0:
