@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -27,7 +26,7 @@ def deployed(prefect_server: Settings, tmp_path_factory: pytest.TempPathFactory)
     file = tmp_path_factory.mktemp("pipeline") / "prefect.yaml"
     entries = [
         {"name": "t", "entrypoint": f"tests.deployments.{module}.{flow}", "work_pool": {"name": "local"}}
-        for module, flows in (("sample_flows", FLOWS), ("operations_flows", ("asked",)))
+        for module, flows in (("sample_flows", FLOWS), ("operations_flows", ("decided",)))
         for flow in flows
     ]
     file.write_text(yaml.safe_dump({"deployments": entries}), encoding="utf-8")
@@ -36,11 +35,10 @@ def deployed(prefect_server: Settings, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(autouse=True)
-def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What an agent of Azure Pipelines says in the environment of a step."""
     monkeypatch.setenv("TF_BUILD", "True")
     monkeypatch.setenv("AGENT_TEMPDIRECTORY", str(tmp_path))
-    yield
 
 
 def reads(out: str) -> list[Read]:
@@ -164,7 +162,7 @@ def test_two_builds_with_one_key_follow_one_run(deployed: Settings, capsys: Any,
 
 
 def test_the_name_of_a_builds_approver_reaches_the_release(deployed: Settings, capsys: Any, tmp_path: Path) -> None:
-    request = Request(deployment="asked/t", pairs=(f"folder={tmp_path}", "name=food"))
+    request = Request(deployment="decided/t", pairs=(f"folder={tmp_path}", "name=food"))
     trigger = Trigger(approvals=Approvals("A. Jansen", "the build was approved"))
     code = asyncio.run(trigger.start(request))
     out = capsys.readouterr().out
