@@ -149,9 +149,10 @@ def talker(name: str, lines: int, seconds: float) -> None:
 @flow
 def talkers(lines: int = 10_000, seconds: float = 10) -> None:
     """A subflow in this process and one in another, which log at the same time: half of the lines each."""
-    half = {"lines": lines // 2, "seconds": seconds}
-    other = cast("FlowRun", run_deployment("talker/t", parameters={"name": "other", **half}, timeout=0))
-    talker("mine", **half)
+    half = lines // 2
+    given = {"name": "other", "lines": half, "seconds": seconds}
+    other = cast("FlowRun", run_deployment("talker/t", parameters=given, timeout=0))
+    talker("mine", half, seconds)
     with get_client(sync_client=True) as client:
         while not (state := client.read_flow_run(other.id).state) or not state.is_final():
             time.sleep(0.5)

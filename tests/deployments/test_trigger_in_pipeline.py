@@ -124,7 +124,7 @@ def test_a_run_cancelled_elsewhere_fails_the_build_and_silence_is_broken(deploye
             await asyncio.sleep(0.2)
             out += capsys.readouterr().out
         async with connect(deployed) as client:
-            from prefect.states import State, StateType
+            from prefect.client.schemas.objects import State, StateType
 
             run_id = out.split("flow-run/")[1].split()[0]
             await client.set_flow_run_state(run_id, State(type=StateType.CANCELLING, name="Cancelling"))
