@@ -143,20 +143,19 @@ class Trigger:
         starting = asyncio.ensure_future(start(client, request))
         try:
             run = await asyncio.shield(starting)
-            interrupted = False
         except asyncio.CancelledError:
-            run, interrupted = await starting, True  # it may have reached the server by now
+            run = await self._cancel(client, await starting)  # it may have reached the server by now
+            link = ui_link("runs/flow-run", run.id, str(client.api_url))
+            return self._finish(report(run, name, link, OUTCOMES["Cancelled"]))
         link = ui_link("runs/flow-run", run.id, str(client.api_url))
         self._run, self._link = run, link
         self._form.tell(f"{name} runs as {run.name}: {link}")
         since: datetime | None = None
         if request.rerun_ended and (since := await asyncio.to_thread(go_on, run)):
             self._form.tell("It had ended before, and goes on from its failed step.")
-        if not wait and not interrupted:
+        if not wait:
             return self._finish(report(run, name, link, 0))
         try:
-            if interrupted:
-                raise asyncio.CancelledError
             async with asyncio.timeout(patience):
                 run = await follow(client, run.id, see=self._see, tell=self._form.tell, since=since)
         except TimeoutError:
