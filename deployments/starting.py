@@ -1,11 +1,14 @@
 """How a deployment's run is started: found by name, given its parameters, started once for each key."""
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from deployments.connection import server
+from deployments.follow import Lifeline
 from deployments.parameters import parse_parameters
 from deployments.rerunning import RERUNNABLE, require_rerunnable, schedule
 from infra.correlation import correlation_tags
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
 
+PATIENCE: Final = 60.0
+"""Seconds in which a server that is there has to start a run."""
+
+
 class Request(Frozen):
     """What is to be started."""
 
@@ -32,23 +39,37 @@ class Request(Frozen):
     rerun_ended: bool = False
 
 
-async def start(client: "PrefectClient", request: Request) -> "FlowRun":
+async def start(client: "PrefectClient", request: Request, tell: Callable[[str], None]) -> "FlowRun":
     """Start the deployment, or find the run that was started with the same key.
+
+    Args:
+        client: An open client.
+        request: What to start.
+        tell: Called with a sentence when the server is too busy, or away, and when it is back.
 
     Raises:
         ConfigurationError: There is no such deployment, or its flow has no such parameter.
+        ServerUnreachable: The server stays away.
     """
     deployment = await find_deployment(client, request.deployment)
     schema = deployment.parameter_openapi_schema or {}
     parameters = parse_parameters(list(request.pairs), request.file, schema, deployment.parameters)
-    return await client.create_flow_run_from_deployment(
-        deployment.id,
-        parameters=parameters,
-        # Clients repeat a request whose answer was lost: without a key that would be a second run.
-        idempotency_key=request.key or str(uuid4()),
-        tags=[*correlation_tags(), *started_by_tags()],
-        job_variables=_environment(),
-    )
+    # A request whose answer was lost is repeated: without a key that would be a second run.
+    key = request.key or str(uuid4())
+    lifeline = Lifeline(tell, PATIENCE)
+    while True:
+        run = await lifeline.ask(
+            lambda: client.create_flow_run_from_deployment(
+                deployment.id,
+                parameters=parameters,
+                idempotency_key=key,
+                tags=[*correlation_tags(), *started_by_tags()],
+                job_variables=_environment(),
+            )
+        )
+        if run is not None:
+            return run
+        await asyncio.sleep(1)
 
 
 def go_on(run: "FlowRun") -> datetime | None:

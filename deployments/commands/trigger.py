@@ -140,7 +140,7 @@ class Trigger:
 
     async def _follow(self, client: "PrefectClient", request: Request, *, wait: bool, patience: float | None) -> int:
         name = request.deployment
-        starting = asyncio.ensure_future(start(client, request))
+        starting = asyncio.ensure_future(start(client, request, self._form.tell))
         try:
             run = await asyncio.shield(starting)
         except asyncio.CancelledError:
