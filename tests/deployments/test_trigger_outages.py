@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,34 +67,30 @@ def test_ten_thousand_lines_of_several_processes_come_once_and_in_order_though_t
     refused = trigger("talkers/t", PREFECT_API_AUTH_STRING="admin:wrong", TF_BUILD="True")
     process = trigger("talkers/t", "-p", f"lines={LINES}", "-p", "seconds=20")
     assert process.stdout is not None
-    shown: list[tuple[float, str]] = []
+    shown: list[str] = []
     killed = False
     for line in process.stdout:
-        shown.append((time.time(), line.rstrip("\n")))
+        shown.append(line.rstrip("\n"))
         if not killed and len(shown) > LINES // 5:
             killed = True
             server = next(item for item in _children() if "infra.local.server_process" in item.cmdline())
             server.kill()
             server.wait()
             platform.check()
-    assert process.wait() == 0, "\n".join(line for _, line in shown[-20:])
+    assert process.wait() == 0, "\n".join(shown[-20:])
     assert killed
 
-    counted = [(at, found) for at, line in shown if (found := re.search(r"\| line (\w+) (\d+) ([\d.]+)$", line))]
+    counted = [found for line in shown if (found := re.search(r"\| line (\w+) (\d+) ([\d.]+)$", line))]
     by_part: dict[str, list[int]] = {}
-    for _, found in counted:
+    for found in counted:
         by_part.setdefault(found[1], []).append(int(found[2]))
     assert set(by_part) == {"minea", "mineb", "othera", "otherb"}
     for part, numbers in by_part.items():
         assert numbers == list(range(LINES // 4)), part
-    logged = [float(found[3]) for _, found in counted]
+    logged = [float(found[3]) for found in counted]
     # Within a task each line has its place; across processes a time is that of the line's making, not of its record.
     behind = [earlier - later for earlier, later in itertools.pairwise(logged)]
     assert max(behind) < 0.05
-
-    lags = sorted(at - float(found[3]) for at, found in counted[: LINES // 10])
-    print(f"lag of a line: median {lags[len(lags) // 2]:.2f} s, most {lags[-1]:.2f} s")
-    assert lags[len(lags) // 2] < 2
 
     out, _ = refused.communicate()
     assert refused.returncode == 30
