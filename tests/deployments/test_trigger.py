@@ -176,6 +176,27 @@ def test_a_run_knows_who_started_it(deployed: Settings, capsys: Any) -> None:
     assert who_started(ask(deployed, lambda client: client.read_flow_run(started))) == user()
 
 
+def test_the_task_run_that_stands_for_a_subflow_is_not_told_beside_it(deployed: Settings) -> None:
+    """It is there a moment before the subflow is: a look between the two took its states for those of a task."""
+
+    class TooEarly(Watch):
+        async def _tree(self, run: Any) -> list[Any]:
+            return [run]
+
+    async def scenario(client: Any) -> tuple[Any, ...]:
+        from prefect.states import Pending, Running
+
+        from tests.deployments.sample_flows import count, inner
+
+        parent = await client.create_flow_run(inner, parameters={"name": "x"})
+        stands_for = await client.create_task_run(count, parent.id, dynamic_key="0", state=Pending())
+        child = await client.create_flow_run(inner, parameters={"name": "y"}, parent_task_run_id=stands_for.id)
+        await client.set_flow_run_state(child.id, Running(), force=True)
+        return await TooEarly(client, parent.id).rest()
+
+    assert [line.text for line in ask(deployed, scenario)] == ["Pending"]
+
+
 def test_a_line_is_told_within_two_seconds(deployed: Settings) -> None:
     """By the time stamp that its process gave it; a machine that is busy with other things gets three tries."""
 
