@@ -54,9 +54,9 @@ benchmark: install
 check: lint types layers
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(PYTEST) -m "not e2e and not benchmark"
-	$(BIN)/coverage run $(E2E)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+	$(BIN)/python $(E2E)
 
 # What is in the Python environments of the images, as CycloneDX JSON with licences: build/sbom/IMAGE.cdx.json. Each is
 # installed as in its Dockerfile: the extra's packages only, for this machine's Python.
