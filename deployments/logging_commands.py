@@ -27,6 +27,11 @@ def set_outputs(result: object) -> None:
         set_output(name, value)
 
 
+def tag_build(tag: str) -> None:
+    """Tag the build, so that it is found by what it is about."""
+    print(f"##vso[build.addbuildtag]{tag}", flush=True)
+
+
 def upload_summary(file: Path) -> None:
     """Show a Markdown file on the page of the build."""
     print(f"##vso[task.uploadsummary]{file.resolve()}", flush=True)

@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from deployments import presentation as show
-from deployments.logging_commands import in_pipeline, set_output
+from deployments.logging_commands import in_pipeline, set_output, tag_build
 from infra.backend import registry
 from infra.environments import nearest
 from infra.errors import ConfigurationError, ModelNotFound
@@ -24,7 +24,8 @@ def model(
 ) -> int:
     """Show a registered version; without a version, the newest one with the verdict `promote`.
 
-    In a build of Azure Pipelines, `modelName`, `modelVersion` and `verdict` are output variables of the step.
+    In a build of Azure Pipelines, `modelName`, `modelVersion` and `verdict` are output variables of the step, and
+    the build has the tag NAME-vVERSION.
 
     Examples: `ahc model`, `ahc model food`, `ahc model food:7`
     """
@@ -37,6 +38,7 @@ def model(
     if in_pipeline():
         for name, value in (("modelName", found.name), ("modelVersion", found.version), ("verdict", verdict)):
             set_output(name, value)
+        tag_build(f"{found.name}-v{found.version}")
     return 0
 
 

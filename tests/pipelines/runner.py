@@ -20,7 +20,7 @@ COMMAND: Final = re.compile(r"^##vso\[(?P<area>\w+\.\w+)(?P<properties>[^\]]*)\]
 ESCAPES: Final = {"%0D": "\r", "%0A": "\n", "%5D": "]", "%3B": ";", "%AZP25": "%"}
 GOOD: Final = ("Succeeded", "SucceededWithIssues")
 KNOWN_COMMANDS: Final = frozenset(
-    {"task.logissue", "task.setprogress", "task.uploadsummary", "task.addattachment", "build.updatebuildnumber"}
+    {"task.logissue", "task.setprogress", "task.uploadsummary", "task.addattachment", "build.addbuildtag"}
 )
 """Those that only show something in Azure DevOps."""
 
@@ -148,6 +148,7 @@ class Agent:
             done = run.jobs[name] = JobRun(name, environment=job.get("environment", ""))
             written = [place.get("variables", []) for place in (pipeline, stage, job)]
             variables, secrets = self._variables(written, build, run)
+            variables |= {"System.StageName": run.name, "System.JobName": name}
             results = [run.jobs[need].result for need in needs]
             names = {"variables": variables, "dependencies": _results(run.jobs)}
             if is_true(evaluate(job.get("condition", "succeeded()"), names, _status(results))):
