@@ -38,6 +38,11 @@ DATA_COMMANDS: Mapping[str, tuple[str, str]] = {
     "fetch": ("data:fetch", "Download a sample data set: food (photos) or digits."),
     "list": ("data:list_samples", "List the sample data sets."),
 }
+DEVOPS_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("devops:init", "Make what the pipelines need in a project of Azure DevOps, or check that it is there."),
+    "approver": ("devops:approver", "In a build: who approved this stage, as JSON."),
+    "mirror": ("devops:mirror", "Carry decisions made in Prefect over to the approvals that wait in Azure DevOps."),
+}
 
 
 class LazyGroup(TyperGroup):
@@ -78,9 +83,15 @@ class DataGroup(LazyGroup):
     table = DATA_COMMANDS
 
 
+class DevOpsGroup(LazyGroup):
+    table = DEVOPS_COMMANDS
+
+
 app = typer.Typer(cls=RootGroup, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 data = typer.Typer(cls=DataGroup, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
+devops = typer.Typer(cls=DevOpsGroup, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(devops, name="devops")
 
 
 @app.callback()
@@ -91,6 +102,11 @@ def ahc() -> None:
 @data.callback()
 def data_group() -> None:
     """Sample data sets."""
+
+
+@devops.callback()
+def devops_group() -> None:
+    """A project of Azure DevOps."""
 
 
 def run(arguments: Sequence[str]) -> int:

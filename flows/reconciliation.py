@@ -1,5 +1,6 @@
 """What is due is released, whoever noticed it: an event, a message of Azure ML, or the clock."""
 
+from tasks.azure_devops import tell_azure_devops
 from tasks.pipeline import pipeline
 from tasks.reconciled import Reconciled, show_reconciliation
 from tasks.reconciliation import end_notices, find_due, note_expired_releases, start_releases, take_notices
@@ -20,5 +21,6 @@ def reconciliation(repair: bool = False) -> Reconciled:
     note_expired_releases()
     found = find_due()
     releases = start_releases(found)
+    tell_azure_devops(taken)
     end_notices(taken)
     return show_reconciliation(found, releases, repaired)

@@ -238,3 +238,20 @@ class LedgerBroken(PlatformError):
 
     exit_code = 51
     next_step = "See `ahc ledger`. Put the named file back from a backup of the storage; find out who wrote to it."
+
+
+class DevOpsRefused(PlatformError):
+    """Azure DevOps refused a request, or has no such project, repository or person.
+
+    Args:
+        message: As of every error.
+        status: The HTTP status of the answer; 0 without one.
+        next_step: As of every error.
+    """
+
+    exit_code = 53
+    next_step = "Correct what the message names, in Azure DevOps or in deployments/devops.yaml; then run it again."
+
+    def __init__(self, message: str, *, status: int = 0, next_step: str | None = None) -> None:
+        super().__init__(message, next_step=next_step)
+        self.status = status

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     environments: Path = Field(
         default=PROJECT / "deployments" / "environments", description="Folder of the environment files."
     )
+    devops: Path = Field(
+        default=PROJECT / "deployments" / "devops.yaml", description="What a project of Azure DevOps is to have."
+    )
     backend: Backend = Field(
         default="local",
         description="Where registry, data, secrets and endpoints live: on this machine, or in an Azure subscription.",

@@ -48,6 +48,8 @@ class PlatformResources(_Outputs):
     training_identity_id: str
     """Resource id of the user-assigned identity of training pods and jobs."""
     training_identity_client_id: str
+    pipelines_identity_id: str = ""
+    """Resource id of the user-assigned identity as which Azure Pipelines work here."""
     unique_suffix: str = ""
     """Makes names unique in all of Azure."""
     cluster: str = ""

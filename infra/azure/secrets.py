@@ -98,6 +98,17 @@ def read_secret(url: str, name: str) -> SecretStr:
             ) from error
 
 
+def ensure_secret(url: str, name: str) -> SecretStr:
+    """The same; a random one is made where it isn't there."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    client = secret_client(url.rstrip("/"))
+    with azure_errors(f"making the secret {name} of {url} (role {ROLE})"):
+        with suppress(ResourceNotFoundError):
+            return SecretStr(client.get_secret(name).value or "")
+        return SecretStr(client.set_secret(name, secrets.token_urlsafe(32)).value or "")
+
+
 @lru_cache(maxsize=8)
 def secret_client(url: str) -> "SecretClient":
     from azure.keyvault.secrets import SecretClient

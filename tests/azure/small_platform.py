@@ -117,6 +117,7 @@ def _platform() -> tuple[list[dict[str, Any]], dict[str, str]]:
         "workspace": "mlw-ahc-platform",
         "trainingIdentityId": identity,
         "trainingIdentityClientId": client,
+        "pipelinesIdentityId": identity,
     }
     return resources, outputs
 

@@ -10,7 +10,7 @@ import typer
 from pydantic_core import PydanticUndefined
 
 from deployments.catalogue import entrypoints, load_flow
-from deployments.cli import COMMANDS, DATA_COMMANDS, app
+from deployments.cli import COMMANDS, DATA_COMMANDS, DEVOPS_COMMANDS, app
 from infra.environments import AzureTarget, Environment
 from infra.gates import Canary, Gates, Shadow, Watch
 from infra.settings import PROJECT, Settings
@@ -19,7 +19,7 @@ from tasks.failures import ERRORS, OUTCOMES, runbook
 COMMANDS_MD = (PROJECT / "docs" / "commands.md").read_text(encoding="utf-8")
 RUNBOOK_MD = (PROJECT / "docs" / "runbook.md").read_text(encoding="utf-8")
 AZURE_MD = (PROJECT / "docs" / "azure.md").read_text(encoding="utf-8")
-NAMES = [*COMMANDS, *(f"data {name}" for name in DATA_COMMANDS)]
+NAMES = [*COMMANDS, *(f"data {name}" for name in DATA_COMMANDS), *(f"devops {name}" for name in DEVOPS_COMMANDS)]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 UNNAMED_CODES = {1: "Unexpected error", 2: "UsageError", 130: "Interrupted"}
 
