@@ -236,7 +236,9 @@ class _JobRunner:
 
     def _script(self, script: Script, env: Mapping[str, str], done: StepRun) -> None:
         done.script = script
-        environment = self._agent.environment(self._variables, self._secrets)
+        # An agent fills the macros in the values of variables too.
+        variables = {name: self._filled(value) for name, value in self._variables.items()}
+        environment = self._agent.environment(variables, self._secrets)
         environment |= {name: self._filled(value) for name, value in env.items()}
         environment["PATH"] = os.pathsep.join([*self._path, environment["PATH"]])
         # The agent's bash task stops at no failed command but the last.
