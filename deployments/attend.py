@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from deployments.commands.trigger import as_text
 from deployments.connection import connect
 from deployments.follow import follow
+from deployments.plain_log import as_text
 from deployments.watch import Snapshot
 from infra.settings import Settings
 from tasks.failures import ended_as, exit_code

@@ -10,6 +10,7 @@ import httpx
 from infra.errors import AccessDenied, ServerUnreachable
 from infra.local.prefect_env import use_prefect
 from infra.settings import Settings
+from tasks.failures import BUSY
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient, SyncPrefectClient
@@ -80,6 +81,9 @@ def _translated(url: str) -> Iterator[None]:
             raise AccessDenied(
                 f"The Prefect server at {url} refuses the credentials.", next_step="Set PREFECT_API_AUTH_STRING."
             ) from error
+        if error.response.status_code in BUSY:
+            status = error.response.status_code
+            raise ServerUnreachable(f"The Prefect server at {url} answers with {status}.") from error
         raise
 
 

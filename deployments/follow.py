@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
-from deployments.watch import Line, Snapshot, Watch
+from deployments.lines import Line
+from deployments.watch import Snapshot, Watch
 from infra.errors import ServerUnreachable
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ CONTINUATIONS: Final = 3
 """How often a run whose process died is started again (by the automation in deployments/server.yaml)."""
 GRACE: Final = 10.0
 """Seconds in which that automation answers to a crash."""
+SLOW: Final = 5.0
+"""Seconds for an answer after which the server was away: while it starts again, questions wait in its socket."""
+RETURN: Final = 1.2
+"""Prefect's clients double their pause after each failure, give or take a fifth: they come back after the server by at
+most this many times the time that it was away, and the first pause of 2 s."""
 
 
 Answer = TypeVar("Answer")
@@ -35,7 +41,7 @@ async def follow(
     see: Callable[[Snapshot], None],
     tell: Callable[[str], None],
     since: datetime | None = None,
-    interval: float = 0.5,
+    interval: float = 0.3,
     patience: float = 300,
 ) -> "FlowRun":
     """Follow a run to its end; answers it with its final state.
@@ -55,7 +61,7 @@ async def follow(
         ServerUnreachable: The server didn't answer for `patience` seconds.
     """
     watch = Watch(client, run_id, since=since)
-    lifeline = Lifeline(tell, patience)
+    lifeline = Lifeline(tell, patience, back=lambda seconds: watch.hold(RETURN * (seconds + 2)))
     crashed_at: float | None = None
     while True:
         snapshot = await lifeline.ask(watch.poll)
@@ -93,11 +99,20 @@ def may_continue(run: "FlowRun") -> bool:
 
 
 class Lifeline:
-    """Asks a server that may be away for a while."""
+    """Asks a server that may be away for a while.
 
-    def __init__(self, tell: Callable[[str], None], patience: float) -> None:
+    Args:
+        tell: Called with a sentence when it is lost or back.
+        patience: Seconds without an answer after which this gives up.
+        back: Called with the seconds that it was away, once it is back.
+    """
+
+    def __init__(
+        self, tell: Callable[[str], None], patience: float, back: Callable[[float], None] = lambda _: None
+    ) -> None:
         self._tell = tell
         self._patience = patience
+        self._back = back
         self._lost_at: float | None = None
 
     async def ask(self, question: Callable[[], Awaitable[Answer]]) -> Answer | None:
@@ -108,17 +123,25 @@ class Lifeline:
         """
         import httpx
         from prefect.exceptions import PrefectHTTPStatusError
+        from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+        asked_at = time.monotonic()
         try:
-            answer = await question()
+            # Who asks again anyway needs no client that does so silently, for up to a minute.
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                answer = await question()
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
             if isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500:
                 raise
             self._lost(error)
             return None
+        away = time.monotonic() - (self._lost_at or asked_at)
         if self._lost_at is not None:
-            self._tell(f"The server answers again after {time.monotonic() - self._lost_at:.0f} s.")
+            self._tell(f"The server answers again after {away:.0f} s.")
             self._lost_at = None
+            self._back(away)
+        elif away > SLOW:
+            self._back(away)
         return answer
 
     def _lost(self, error: Exception) -> None:

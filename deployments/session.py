@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deployments.apply import load_flow
 from deployments.commands.deploy import deploy_files
-from deployments.commands.trigger import find_deployment
 from deployments.connection import connect, server, ui_link
 from deployments.ending import as_summary, failure_view, summary_view
 from deployments.entries import read_project
@@ -20,6 +19,7 @@ from deployments.parameters import parse_parameters
 from deployments.presentation import show
 from deployments.recovery import continue_interrupted, forget_scheduled, mark_interrupted
 from deployments.runs import failure_card
+from deployments.starting import find_deployment
 from infra.environments import environment_names, nearest
 from infra.errors import ConfigurationError
 from infra.local.platform import Platform

@@ -1,33 +1,21 @@
 """What happens in a flow run and everything below it, asked for again and again: states, log lines and progress.
 
-Nothing is lost and nothing comes twice: states are read from each run's history, log lines are known by id, and a
-last sweep reads all of them once more.
+Nothing is lost and nothing comes twice: states are read from each run's history, log lines by `LogReader`.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from deployments.lines import Line, Settling
+from deployments.log_reader import PAGE, LogReader
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State, TaskRun
-
-PAGE: Final = 200
-LATE: Final = timedelta(seconds=10)
-"""Log lines come in batches from several processes; each poll looks back this far for late ones."""
-
-
-@dataclass(frozen=True, order=True)
-class Line:
-    """One state or log line of one run."""
-
-    time: datetime
-    run: str = field(compare=False)
-    text: str = field(compare=False)
-    level: int = field(default=20, compare=False)
-    state: "State[Any] | None" = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ class Snapshot:
     lines: tuple[Line, ...]
     """New ones since the last snapshot, in the order of their time."""
     parents: Mapping[UUID, UUID] = field(default_factory=dict)
-    """Which flow run a subflow belongs to."""
+    """Which flow run a subflow or task run belongs to."""
 
 
 class Watch:
@@ -63,56 +51,63 @@ class Watch:
         since: Log lines and states of an earlier attempt, before this moment, are left out.
     """
 
-    def __init__(self, client: "PrefectClient", run_id: UUID, *, since: datetime | None = None) -> None:
+    def __init__(
+        self,
+        client: "PrefectClient",
+        run_id: UUID,
+        *,
+        since: datetime | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._run_id = run_id
         self._since = since
         self._names: dict[UUID, str] = {}
+        self._parents: dict[UUID, UUID] = {}
         self._seen_states: set[UUID] = set()
         self._current_states: dict[UUID, UUID] = {}
-        self._seen_logs: set[UUID] = set()
-        self._newest_log: datetime | None = None
-        self._waiting: list[tuple[int, Line]] = []
-        self._polls = 0
+        self._logs = LogReader(client)
+        self._settling = Settling(clock)
 
     async def poll(self) -> Snapshot:
         """Ask once. Raises whatever the client raises; nothing is lost by that."""
+        run, flow_runs, task_runs = await self._look()
+        bars = await self._bars(flow_runs)
+        lines = self._named(self._settling.ready(lambda line: line.run_id in self._names))
+        return Snapshot(run, tuple(flow_runs), tuple(task_runs), bars, lines, dict(self._parents))
+
+    async def rest(self) -> tuple[Line, ...]:
+        """All lines that were not answered yet, however late they came; for the end."""
+        self._current_states.clear()
+        await self._look()
+        return self._named(self._settling.rest())
+
+    def hold(self, seconds: float) -> None:
+        """Keep lines back for a while: after an outage, processes send what they kept one after another."""
+        self._settling.hold(seconds)
+
+    async def _look(self) -> tuple["FlowRun", list["FlowRun"], list["TaskRun"]]:
         run = await self._client.read_flow_run(self._run_id)
         flow_runs = await self._tree(run)
         found = await self._tasks(flow_runs)
-        # A subflow has a task run in its parent, which only repeats it.
+        # A subflow has a task run in its parent, which only repeats it; it may be there before the subflow is.
         starts = {item.parent_task_run_id: item.id for item in flow_runs}
-        task_runs = [item for item in found if item.id not in starts]
-        parents = {starts[item.id]: item.flow_run_id for item in found if item.id in starts and item.flow_run_id}
+        task_runs = [item for item in found if item.id not in starts and not _stands_for_subflow(item.state)]
+        for item in found:
+            if item.flow_run_id is not None:
+                self._parents[starts.get(item.id, item.id)] = item.flow_run_id
         self._names.update({item.id: item.name for item in flow_runs})
         self._names.update({item.id: item.name for item in task_runs})
         self._add(await self._states(flow_runs, self._client.read_flow_run_states))
         self._add(await self._states(task_runs, self._client.read_task_run_states))
-        self._add(await self._logs(flow_runs, after=self._newest_log and self._newest_log - LATE))
-        bars = await self._bars(flow_runs)
-        self._polls += 1
-        return Snapshot(run, tuple(flow_runs), tuple(task_runs), bars, tuple(self._in_order()), parents)
-
-    async def rest(self) -> tuple[Line, ...]:
-        """All lines that were not answered yet, however late they came; for the end."""
-        run = await self._client.read_flow_run(self._run_id)
-        flow_runs = await self._tree(run)
-        self._add(await self._logs(flow_runs, after=None))
-        lines, self._waiting = sorted(line for _, line in self._waiting), []
-        return tuple(lines)
+        self._add(_log_line(log) for log in await self._logs.new([item.id for item in flow_runs]))
+        return run, flow_runs, task_runs
 
     def _add(self, lines: Iterable[Line]) -> None:
-        self._waiting += [(self._polls, line) for line in lines if self._since is None or line.time >= self._since]
+        self._settling.add(line for line in lines if self._since is None or line.time >= self._since)
 
-    def _in_order(self) -> list[Line]:
-        """Lines are held back for one poll, so that an earlier one of another process can still take its place."""
-        settled = [line.time for poll, line in self._waiting if poll < self._polls - 1]
-        if not settled:
-            return []
-        horizon = max(settled)
-        ready = sorted(line for _, line in self._waiting if line.time <= horizon)
-        self._waiting = [(poll, line) for poll, line in self._waiting if line.time > horizon]
-        return ready
+    def _named(self, lines: Iterable[Line]) -> tuple[Line, ...]:
+        return tuple(replace(line, run=self._names.get(line.run_id, "")) if line.run_id else line for line in lines)
 
     async def _tree(self, run: "FlowRun") -> list["FlowRun"]:
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
@@ -138,29 +133,13 @@ class Watch:
             if run.state is None or self._current_states.get(run.id) == run.state.id:
                 continue
             for state in await history(run.id):
+                if state.id == run.state.id:
+                    self._current_states[run.id] = state.id
                 if state.id not in self._seen_states:
                     self._seen_states.add(state.id)
-                    lines.append(_state_line(run.name, state))
-            self._current_states[run.id] = run.state.id
+                    if not _stands_for_subflow(state) and not _untold(state):
+                        lines.append(_state_line(run.id, state))
         return lines
-
-    async def _logs(self, flow_runs: list["FlowRun"], *, after: datetime | None) -> list[Line]:
-        from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
-
-        wanted = LogFilter(
-            flow_run_id=LogFilterFlowRunId(any_=[item.id for item in flow_runs]),
-            timestamp=LogFilterTimestamp(after_=after) if after else None,
-        )
-        found = await _pages(lambda **page: self._client.read_logs(log_filter=wanted, **page))
-        new = [log for log in found if log.id not in self._seen_logs]
-        self._seen_logs.update(log.id for log in new)
-        if new:
-            latest = max(log.timestamp for log in new)
-            self._newest_log = max(latest, self._newest_log or latest)
-        return [
-            Line(log.timestamp, self._names.get(log.task_run_id or log.flow_run_id, ""), log.message, log.level)
-            for log in new
-        ]
 
     async def _bars(self, flow_runs: list["FlowRun"]) -> tuple[Bar, ...]:
         from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
@@ -189,7 +168,21 @@ async def _pages(read: Callable[..., Awaitable[list[Any]]]) -> list[Any]:
             return found
 
 
-def _state_line(run: str, state: "State[Any]") -> Line:
-    message = f": {state.message}" if state.message and (state.is_failed() or state.is_crashed()) else ""
-    level = 40 if state.is_failed() or state.is_crashed() else 20
-    return Line(state.timestamp, run, f"{state.name or state.type.value.capitalize()}{message}", level, state)
+def _stands_for_subflow(state: "State[Any] | None") -> bool:
+    return state is not None and state.state_details.child_flow_run_id is not None
+
+
+def _untold(state: "State[Any]") -> bool:
+    """A task run's first state, which says nothing, and is all that a subflow's task run has before the subflow."""
+    return state.name == "Pending" and state.state_details.task_run_id is not None
+
+
+def _log_line(log: Any) -> Line:
+    return Line(log.timestamp, "", log.message, log.level, run_id=log.task_run_id or log.flow_run_id)
+
+
+def _state_line(run_id: UUID, state: "State[Any]") -> Line:
+    failed = state.is_failed() or state.is_crashed()
+    message = f": {state.message}" if state.message and failed else ""
+    text = f"{state.name or state.type.value.capitalize()}{message}"
+    return Line(state.timestamp, "", text, 40 if failed else 20, state, run_id)

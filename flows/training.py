@@ -5,6 +5,7 @@ from model.config import TrainingConfig
 from model.gate import GateConfig
 from model.manifest import DataVersion
 from tasks.evaluation import evaluate_and_judge, find_opponent, seal_bundle, track_evaluation
+from tasks.gate_results import show_verdict
 from tasks.lake import publish_metrics
 from tasks.pipeline import pipeline, rename_run
 from tasks.registration import register
@@ -37,5 +38,6 @@ def training(
     track_evaluation(sealed.bundle, judgement, trained)
     registration = register(sealed.bundle, judgement, data, trained)
     publish_metrics(registration.model, judgement, data)
+    show_verdict(registration.model, judgement.verdict)
     rename_run(f"training {data.label} -> v{registration.model.version}")
     return Trained(training=trained, sealed=sealed, judgement=judgement, registration=registration)

@@ -14,6 +14,7 @@ from infra.ports import Candidate, Endpoint, LiveModel
 from infra.settings import get_settings
 from infra.traffic import Follower
 from tasks.artifacts import Progress, create_markdown_artifact
+from tasks.gate_results import found, show_gate
 from tasks.ledger import note
 from tasks.stage import Result, stage
 from tasks.traffic import LOOK_SECONDS, Addresses, beyond, comparison, figures, in_short
@@ -108,6 +109,7 @@ class _Trial:
             f"{limits.seconds:g} s. {_findings(problems)}\n\n"
             + comparison(dict(zip(self._titles, (self.candidate.seen, self.live.seen), strict=True))),
         )
+        show_gate(f"canary-{name}", found("canary", problems, "Everything stayed within its limits."))
 
     def figures(self) -> dict[str, object]:
         return {"candidate": figures(self.candidate.seen), "live": figures(self.live.seen)}

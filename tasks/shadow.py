@@ -19,6 +19,7 @@ from infra.telemetry import traceparent
 from model.agreement import Agreement, Answer, Pair
 from model.plots import shadow_sheet
 from tasks.artifacts import Progress, create_markdown_artifact, picture, table
+from tasks.gate_results import GateResult, show_gate
 from tasks.ledger import note
 from tasks.stage import Result, stage
 
@@ -162,6 +163,14 @@ def _show(
         markdown=f"# Shadow of {candidate.model.label} in {environment.name}\n\n{table(('', ''), facts)}\n\n"
         + (f"## Where they disagree\n\n{disagreements}\n" if agreement.disagreements else ""),
     )
+    agrees = GateResult(
+        check="same label",
+        passed=agreement.share >= gate.min_agreement,
+        detail=f"The same label on {agreement.share:.1%} of {count} images.",
+        value=agreement.share,
+        limit=gate.min_agreement,
+    )
+    show_gate(f"shadow-{environment.name}", [agrees])
     if agreement.disagreements:
         shown = [(pair, images[pair.image]) for pair in agreement.disagreements[:SHOWN_IMAGES]]
         picture(

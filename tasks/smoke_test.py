@@ -14,6 +14,7 @@ from infra.scoring_client import ScoringClient
 from infra.settings import get_settings
 from model.bundle import Bundle, open_bundle
 from tasks.artifacts import create_markdown_artifact, table
+from tasks.gate_results import found, show_gate
 from tasks.ledger import note
 from tasks.stage import Result, stage
 
@@ -58,6 +59,8 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
         f"authentication, latency {p95:.1f} ms (p95 of {LATENCY_REQUESTS}; limit {limit:.0f} ms).\n\n"
         + table(("finding",), checks),
     )
+    as_expected = f"{len(opened.golden)} golden images, error cases, authentication; latency {p95:.0f} ms (p95)."
+    show_gate(f"smoke-test-{environment.name}", found("smoke test", problems, as_expected))
     if problems:
         endpoint(environment.name, settings).discard(candidate)
         note(environment.name, "failed", candidate.model, by="smoke test", reason="; ".join(problems))

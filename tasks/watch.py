@@ -14,6 +14,7 @@ from infra.ports import Endpoint
 from infra.settings import get_settings
 from infra.traffic import Follower, Traffic, read_traffic
 from tasks.artifacts import Progress, create_markdown_artifact
+from tasks.gate_results import found, show_gate
 from tasks.ledger import note
 from tasks.release import Live
 from tasks.rollback import roll_back
@@ -95,6 +96,7 @@ class _Watched:
             description=f"Watch in {name}: {'rolled back' if problems else 'went well'}",
             markdown=f"# Watch of {self._title} in {name}\n\n{said}\n\n{comparison(versions)}",
         )
+        show_gate(f"watch-{name}", found("watch", problems, "Everything stayed within its limits."))
 
     def _look(self, *, again: bool = False) -> None:
         versions = self._addresses.now(again=again or bool(self.follower.silent))

@@ -1,20 +1,16 @@
 """`ahc approve` and `ahc reject`: a person's decision on a release that waits for it."""
 
-import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from deployments import presentation as show
 from deployments.connection import server
-from deployments.runs import EXPIRED, facts, find_run, recent_runs, release_again, run_url
-from infra.environments import load_environment
-from infra.errors import AccessDenied, ConfigurationError, ReleaseRejected, RunNotFound
+from deployments.decisions import decide, require_in_time, require_said
+from deployments.runs import facts, find_run, recent_runs, run_url
+from infra.errors import RunNotFound
 from infra.settings import get_settings
-from tasks.failures import expired
-from tasks.gates import may_not_decide
-from tasks.started_by import who_started
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -53,11 +49,8 @@ def _decide(run: str, *, approved: bool, by: str, reason: str, as_json: bool) ->
             _list(client, waiting, as_json=as_json)
             return USAGE
         found = _waiting_run(client, run, waiting)
-        missing = [name for name, value in (("--by", by), ("--reason", reason)) if not value.strip()]
-        if missing:
-            raise ConfigurationError(f"A decision needs {' and '.join(missing)}.")
-        _require_may_decide(found, by, approved=approved)
-        _resume(client, found, {"approved": approved, "by": by.strip(), "reason": reason.strip()})
+        require_said({"--by": by, "--reason": reason})
+        decide(client, found, approved=approved, by=by, reason=reason)
     word = "approved" if approved else "rejected"
     if as_json:
         show.show_json({"run": found.id, "name": found.name, "decision": word, "by": by, "reason": reason})
@@ -77,7 +70,7 @@ def _waiting_run(client: "SyncPrefectClient", wanted: str, waiting: "list[FlowRu
         found = find_run(client, wanted)
     except RunNotFound as error:
         raise RunNotFound(f"{error} {listed}", next_step="`ahc approve` without a run lists what waits.") from error
-    _require_in_time(found)
+    require_in_time(found)
     if found.state is None or not found.state.is_paused():
         word = found.state.name if found.state else "scheduled"
         raise RunNotFound(
@@ -85,46 +78,6 @@ def _waiting_run(client: "SyncPrefectClient", wanted: str, waiting: "list[FlowRu
             next_step="`ahc approve` without a run lists what waits.",
         )
     return found
-
-
-def _require_in_time(run: "FlowRun") -> None:
-    if run.state is not None and expired(run.state.type.value, run.state.message or ""):
-        raise ReleaseRejected(
-            f"`{run.name}`: {EXPIRED}",
-            next_step=f"Start a new release, with evidence of today: `{release_again(run)}`.",
-        )
-
-
-def _require_may_decide(run: "FlowRun", by: str, *, approved: bool) -> None:
-    """Refuse here what the run would refuse too, only later."""
-    environment = run.parameters.get("environment")
-    if environment is None:
-        return
-    gates = load_environment(environment, get_settings().environments).gates
-    if refusal := may_not_decide(by, gates, who_started(run), approved=approved):
-        raise AccessDenied(
-            f"`{run.name}` still waits. {refusal}",
-            next_step=f"Ask one of them; {environment}'s environment file has `approvers` and `four_eyes`.",
-        )
-
-
-def _resume(client: "SyncPrefectClient", run: "FlowRun", decision: dict[str, Any], tries: int = 5) -> None:
-    """Send the decision.
-
-    Prefect answers HTTP 200 to a decision that it refuses, with the reason inside and the run still paused. A run that
-    was suspended this moment may not have stored its form yet.
-    """
-    for turn in range(tries):
-        result = client.resume_flow_run(run.id, run_input=decision)
-        if result.status.value == "ACCEPT":
-            return
-        _require_in_time(client.read_flow_run(run.id))
-        reason = str(getattr(result.details, "reason", None) or "no reason given")
-        if "schema not found" not in reason.lower() or turn == tries - 1:
-            raise ConfigurationError(
-                f"The server refused the decision on `{run.name}`: {reason}", next_step=f"Look at it: {run_url(run.id)}"
-            )
-        time.sleep(0.5)
 
 
 def _list(client: "SyncPrefectClient", waiting: "list[FlowRun]", *, as_json: bool) -> None:

@@ -9,16 +9,14 @@ from deployments import presentation as show
 from deployments.attend import attend
 from deployments.connection import server
 from deployments.in_process import outcome, rerun_here
-from deployments.runs import facts, find_run, finished, recent_runs, release_again, root_of, run_url, steps
-from infra.errors import ConfigurationError, ReleaseRejected, RunNotFound
+from deployments.rerunning import RERUNNABLE, require_rerunnable, schedule
+from deployments.runs import facts, find_run, finished, recent_runs, root_of, run_url, steps
+from infra.errors import RunNotFound
 from infra.settings import get_settings
-from tasks.failures import ended_as
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
-
-RERUNNABLE = ("FAILED", "CRASHED", "CANCELLED")
 
 
 def rerun(
@@ -38,12 +36,12 @@ def rerun(
     settings = get_settings()
     with server(settings) as client:
         found = _choose(client, run)
-        _require_rerunnable(found)
+        require_rerunnable(found)
         flow = facts(client, [found])[0].flow
         kept = finished(steps(client, found.id))
         here = found.deployment_id is None
         if not here:
-            _schedule(client, found)
+            schedule(client, found)
     _tell(found, kept, here=here, as_json=as_json)
     if here:
         state = rerun_here(found, flow)
@@ -61,40 +59,6 @@ def _choose(client: "SyncPrefectClient", wanted: str) -> "FlowRun":
     if found is None:
         raise RunNotFound("No run failed lately; there is nothing to rerun.")
     return found
-
-
-def _require_rerunnable(run: "FlowRun") -> None:
-    state = run.state
-    kind = state.type.value if state else "SCHEDULED"
-    name = state.name if state else "Scheduled"
-    if kind == "COMPLETED":
-        raise ConfigurationError(
-            f"`{run.name}` is {name}: only failed, crashed and cancelled runs are rerun.",
-            next_step="Start a new run with `ahc trigger`; it uses again whatever did not change.",
-        )
-    if kind == "PAUSED":
-        raise ConfigurationError(
-            f"`{run.name}` waits for a decision.", next_step="Decide with `ahc approve` or `ahc reject`."
-        )
-    if kind not in RERUNNABLE:
-        raise ConfigurationError(
-            f"`{run.name}` is {name}: it has not ended yet.", next_step=f"Look at it: {run_url(run.id)}"
-        )
-    if ended_as(kind, name or "", (state.message if state else "") or "") == "ReleaseRejected":
-        raise ReleaseRejected(
-            f"`{run.name}` ended by a person's decision, or nobody decided in time; a rerun would end the same.",
-            next_step=f"Start a new release, with evidence of today: `{release_again(run)}`.",
-        )
-
-
-def _schedule(client: "SyncPrefectClient", run: "FlowRun") -> None:
-    """Hand the run to the next free worker.
-
-    Forced, as Prefect's own retry is: an orchestrated change would forget that the run was approved already.
-    """
-    from prefect.states import Scheduled
-
-    client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", message="ahc rerun"), force=True)
 
 
 def _tell(run: "FlowRun", kept: int, *, here: bool, as_json: bool) -> None:

@@ -4,12 +4,25 @@ import logging
 import os
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
 
 from prefect import flow, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.deployments import run_deployment
 from prefect.states import Completed, Failed, State
 from pydantic import BaseModel, ConfigDict, Field
+
+from infra.errors import ConfigurationError
+from infra.ports import RegisteredModel
+from model.gate import Check, Verdict
+from tasks.gate_results import found, show_gate, show_verdict
+from tasks.pipeline import pipeline
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 log = logging.getLogger("ahc.sample")
 
@@ -88,3 +101,58 @@ def always_killed() -> None:
 def lifecycle(data: Request) -> int:
     """Stands in for the lifecycle where only its handling is tested."""
     return count(data.size.images, data.size.seconds)
+
+
+@flow
+def judged(outcome: Literal["promote", "reject"] = "promote") -> State[None]:
+    """Publishes what a training and a release publish, and a log line that tries to give orders to a build."""
+    log.warning("##vso[task.setvariable variable=exitCode]99")
+    model = RegisteredModel(name="food", version=3, digest="0" * 64, uri="file:///x", created=datetime.now(UTC))
+    better = outcome == "promote"
+    check = Check(name="accuracy", value=0.9, limit=0.8, passed=better, detail="0.9 against 0.8.")
+    show_verdict(model, Verdict(outcome=outcome, reason="It was judged.", checks=(check,)))
+    show_gate("smoke-test-test", found("smoke test", [], "everything as expected"))
+    create_link_artifact(key="endpoint-test", link="http://127.0.0.1:1", link_text="http://127.0.0.1:1")
+    return Completed(message="done") if better else Completed(name="NotPromoted", message="The champion is better.")
+
+
+@pipeline("faulty", "faulty")
+def faulty() -> None:
+    """Ends by one of our errors, with a failure card."""
+    raise ConfigurationError("The setting x is wrong.")
+
+
+@flow
+def fails_once(marker: str) -> None:
+    """Fails the first time."""
+    log.info("attempt")
+    if not Path(marker).exists():
+        Path(marker).touch()
+        raise ValueError("the first time")
+
+
+@task(task_run_name="part {part}")
+def talk(part: str, lines: int, seconds: float) -> None:
+    for number in range(lines):
+        log.info("line %s %s %.6f", part, number, time.time())
+        time.sleep(seconds / lines)
+
+
+@flow(flow_run_name="talker {name}")
+def talker(name: str, lines: int, seconds: float) -> None:
+    """Two tasks that log at the same time."""
+    parts = [talk.submit(f"{name}{letter}", lines // 2, seconds) for letter in "ab"]
+    for part in parts:
+        part.wait()
+
+
+@flow
+def talkers(lines: int = 10_000, seconds: float = 10) -> None:
+    """A subflow in this process and one in another, which log at the same time: half of the lines each."""
+    half = lines // 2
+    given = {"name": "other", "lines": half, "seconds": seconds}
+    other = cast("FlowRun", run_deployment("talker/t", parameters=given, timeout=0))
+    talker("mine", half, seconds)
+    with get_client(sync_client=True) as client:
+        while not (state := client.read_flow_run(other.id).state) or not state.is_final():
+            time.sleep(0.5)

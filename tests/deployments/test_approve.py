@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from deployments.cli import run as ahc
-from deployments.commands.approve import _resume
 from deployments.connection import server
+from deployments.decisions import resume
 from infra.backend import ledger, registry
 from infra.errors import ConfigurationError
 from infra.ports import RegisteredModel
@@ -37,9 +37,9 @@ def test_an_approved_release_goes_on_with_who_and_why(start, platform, tmp_path,
     assert "--reason" in capsys.readouterr().err
     # The server answers 200 to this one.
     with server(platform) as client, pytest.raises(ConfigurationError, match="'by' is a required property"):
-        _resume(client, waiting, {"approved": True})
+        resume(client, waiting, {"approved": True})
     with server(platform) as client, pytest.raises(ConfigurationError, match="does not match"):
-        _resume(client, waiting, {"approved": True, "by": "  ", "reason": "checked"})
+        resume(client, waiting, {"approved": True, "by": "  ", "reason": "checked"})
     assert wait_for(platform, waiting.id).state.is_paused()
 
     assert ahc(["approve", str(waiting.id)[:8], *WHO, "--json"]) == 0
@@ -103,7 +103,7 @@ def told(platform: Settings, run: Any) -> list[tuple[str, str, str]]:
 def send(platform: Settings, run: Any, by: str, *, approved: bool = True) -> Any:
     """A decision as the form of the UI sends it, which no command checked; answers the run when it needs nobody."""
     with server(platform) as client:
-        _resume(client, run, {"approved": approved, "by": by, "reason": "checked"})
+        resume(client, run, {"approved": approved, "by": by, "reason": "checked"})
         paused = run.state.id
         deadline = time.monotonic() + 180
         while (now := client.read_flow_run(run.id)).state.id == paused or not (

@@ -1,6 +1,7 @@
 """`ahc trigger` against a real server and worker."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from deployments.cli import run
 from deployments.commands.deploy import deploy_files
 from deployments.commands.trigger import Trigger
 from deployments.connection import connect
+from deployments.starting import Request
 from deployments.watch import Watch
 from infra.settings import PROJECT, Settings
 from infra.started_by import user
@@ -88,7 +90,7 @@ def trigger_all(capsys: Any, *calls: list[str]) -> tuple[list[dict[str, Any]], s
 
     async def together() -> list[int]:
         return await asyncio.gather(
-            *(Trigger(as_json=True).start(name, pairs, None, None, True, None) for name, *pairs in calls)
+            *(Trigger(as_json=True).start(Request(deployment=name, pairs=tuple(pairs))) for name, *pairs in calls)
         )
 
     codes = asyncio.run(together())
@@ -192,7 +194,8 @@ def test_a_late_log_line_of_another_process_still_comes_once(deployed: Settings)
                 [LogCreate(name="x", level=20, message=text, timestamp=time_of, flow_run_id=late.id)]
             )
 
-        watch = Watch(client, late.id)
+        times = itertools.count(0.0, 0.1)
+        watch = Watch(client, late.id, clock=times.__next__)
         seen: list[Any] = []
         await write("second", 2)
         seen += (await watch.poll()).lines

@@ -1,0 +1,183 @@
+"""`ahc trigger` as a step of Azure Pipelines, against a real server and worker."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+
+from deployments.cli import run
+from deployments.commands.deploy import deploy_files
+from deployments.commands.trigger import NotPromoted, Trigger
+from deployments.connection import connect
+from deployments.decisions import Approvals
+from deployments.starting import Request
+from infra.settings import Settings
+from tests.deployments.test_azure_pipelines import Read, agent_reads
+
+FLOWS = ("sample", "judged", "faulty", "fails_once")
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    file = tmp_path_factory.mktemp("pipeline") / "prefect.yaml"
+    entries = [
+        {"name": "t", "entrypoint": f"tests.deployments.{module}.{flow}", "work_pool": {"name": "local"}}
+        for module, flows in (("sample_flows", FLOWS), ("operations_flows", ("decided",)))
+        for flow in flows
+    ]
+    file.write_text(yaml.safe_dump({"deployments": entries}), encoding="utf-8")
+    asyncio.run(deploy_files(prefect_server, file))
+    return prefect_server
+
+
+@pytest.fixture(autouse=True)
+def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What an agent of Azure Pipelines says in the environment of a step."""
+    monkeypatch.setenv("TF_BUILD", "True")
+    monkeypatch.setenv("AGENT_TEMPDIRECTORY", str(tmp_path))
+
+
+def reads(out: str) -> list[Read]:
+    return [read for line in out.splitlines() if (read := agent_reads(line))]
+
+
+def issues(out: str, kind: str) -> list[str]:
+    return [read.data for read in reads(out) if read.name == "task.logissue" and read.properties["type"] == kind]
+
+
+def variables(out: str) -> dict[str, str]:
+    found = [read for read in reads(out) if read.name == "task.setvariable"]
+    assert all(read.properties["isOutput"] == "true" for read in found)
+    return {read.properties["variable"]: read.data for read in found}
+
+
+def test_a_build_shows_the_verdict_and_hands_on_what_it_is_about(
+    deployed: Settings, capsys: Any, tmp_path: Path
+) -> None:
+    junit, summary = tmp_path / "gates.xml", tmp_path / "summary.md"
+    assert run(["trigger", "judged/t", "--junit", str(junit), "--summary", str(summary)]) == 0
+    out = capsys.readouterr().out
+    told = variables(out)
+    assert {name: told[name] for name in ("state", "exitCode", "modelName", "modelVersion", "verdict")} == {
+        "state": "Completed",
+        "exitCode": "0",
+        "modelName": "food",
+        "modelVersion": "3",
+        "verdict": "promote",
+    }
+    assert told["runUrl"].endswith(told["runId"])
+    assert issues(out, "error") == []
+    assert len(issues(out, "warning")) == 1
+    (uploaded,) = [read.data for read in reads(out) if read.name == "task.uploadsummary"]
+    assert Path(uploaded).is_absolute()
+    page = Path(uploaded).read_text()
+    assert page == summary.read_text()
+    for text in ("**food v3**: promote", "| passed | verdict | accuracy | 0.9 | 0.8 |", "live in test", told["runUrl"]):
+        assert text in page
+    suite = ET.parse(junit).getroot()[0]
+    assert [case.get("name") for case in suite.iter("testcase")] == [
+        "run of judged/t",
+        "verdict: accuracy",
+        "smoke-test-test: smoke test",
+    ]
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "0")
+
+
+def test_a_model_that_is_not_promoted_is_a_success_a_warning_or_a_failure(deployed: Settings, capsys: Any) -> None:
+    async def together() -> list[int]:
+        request = Request(deployment="judged/t", pairs=("outcome=reject",))
+        return await asyncio.gather(*(Trigger(not_promoted=choice).start(request) for choice in NotPromoted))
+
+    assert asyncio.run(together()) == [0, 0, 3]
+    out = capsys.readouterr().out
+    (completed,) = [read for read in reads(out) if read.name == "task.complete"]
+    assert completed.properties == {"result": "SucceededWithIssues"}
+    (error,) = issues(out, "error")
+    assert "NotPromoted. The champion is better." in error
+    assert sum("The champion is better." in warning for warning in issues(out, "warning")) == 1
+
+
+def test_a_failed_run_is_one_error_with_its_failure_card(deployed: Settings, capsys: Any, tmp_path: Path) -> None:
+    junit = tmp_path / "gates.xml"
+    assert run(["trigger", "faulty/t", "--junit", str(junit)]) == 20
+    out = capsys.readouterr().out
+    (error,) = issues(out, "error")
+    assert "ConfigurationError. The setting x is wrong." in error
+    (uploaded,) = [read.data for read in reads(out) if read.name == "task.uploadsummary"]
+    assert "**What to do.**" in Path(uploaded).read_text()
+    element = ET.parse(junit).getroot().find("testsuite/testcase/error")
+    assert element is not None
+    assert "**What to do.**" in (element.text or "")
+
+
+def test_a_run_cancelled_elsewhere_fails_the_build_and_silence_is_broken(deployed: Settings, capsys: Any) -> None:
+    async def scenario() -> int:
+        request = Request(deployment="sample/t", pairs=("data.source=x", "data.size.seconds=120"), key="cancelled")
+        following = asyncio.create_task(Trigger(silence=2).start(request))
+        out = ""
+        while "count 2 images runs since" not in out:
+            assert not following.done(), out
+            await asyncio.sleep(0.2)
+            out += capsys.readouterr().out
+        async with connect(deployed) as client:
+            from prefect.client.schemas.objects import State, StateType
+
+            run_id = out.split("flow-run/")[1].split()[0]
+            await client.set_flow_run_state(run_id, State(type=StateType.CANCELLING, name="Cancelling"))
+        return await following
+
+    assert asyncio.run(scenario()) == 42
+    (error,) = issues(capsys.readouterr().out, "error")
+    assert "Cancelled" in error
+
+
+def test_a_rerun_stage_goes_on_with_the_run_that_failed(deployed: Settings, capsys: Any, tmp_path: Path) -> None:
+    call = ["trigger", "fails-once/t", "-p", f"marker={tmp_path / 'marker'}", "--idempotency-key", str(tmp_path)]
+    assert run(call) == 40
+    first = variables(capsys.readouterr().out)
+    assert run(call) == 40
+    assert variables(capsys.readouterr().out) == first
+    assert run([*call, "--rerun-ended"]) == 0
+    out = capsys.readouterr().out
+    assert variables(out) == first | {"state": "Completed", "exitCode": "0"}
+    assert out.count("| attempt") == 1
+    assert "the first time" not in out
+
+
+def test_two_builds_with_one_key_follow_one_run(deployed: Settings, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.delenv("TF_BUILD")
+
+    async def together() -> list[int]:
+        request = Request(deployment="judged/t", pairs=("outcome=reject",), key="two at once")
+        return await asyncio.gather(*(Trigger(as_json=True).start(request) for _ in range(2)))
+
+    assert asyncio.run(together()) == [3, 3]
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first == second
+    assert first["version"] == 3
+
+
+def test_the_name_of_a_builds_approver_reaches_the_release(deployed: Settings, capsys: Any, tmp_path: Path) -> None:
+    request = Request(deployment="decided/t", pairs=(f"folder={tmp_path}", "name=food"))
+    trigger = Trigger(approvals=Approvals("A. Jansen", "the build was approved"))
+    code = asyncio.run(trigger.start(request))
+    out = capsys.readouterr().out
+    assert "is approved by A. Jansen: the build was approved" in out
+    assert code == 0, out
+
+
+def test_a_server_that_is_not_there_is_an_error_of_the_build(
+    deployed: Settings, capsys: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    junit = tmp_path / "gates.xml"
+    assert run(["trigger", "judged/t", "--junit", str(junit)]) == 22
+    out = capsys.readouterr().out
+    (error,) = issues(out, "error")
+    assert "ServerUnreachable" in error
+    assert variables(out)["exitCode"] == "22"
+    assert ET.parse(junit).getroot().find("testsuite/testcase/error") is not None

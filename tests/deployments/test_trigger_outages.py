@@ -1,0 +1,107 @@
+"""`ahc trigger` with a server of its own, which asks for credentials, is killed and comes back."""
+
+import asyncio
+import itertools
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from deployments.commands.deploy import deploy_files
+from deployments.in_process import use_prefect_again
+from infra.local.platform import Platform
+from infra.local.prefect_env import prefect_environment, use_prefect
+from infra.settings import PROJECT, Settings, get_settings
+from tests.conftest import free_ports, settings_environment
+
+LINES = 10_000
+FLOWS = ("talkers", "talker")
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    """A server that asks for credentials, and its worker."""
+    prefect, mlflow, endpoints, *_ = free_ports(6)
+    settings = Settings(home=tmp_path / "home", prefect_port=prefect, mlflow_port=mlflow, endpoint_base_port=endpoints)
+    before = dict(os.environ)
+    os.environ |= {"PREFECT_SERVER_API_AUTH_STRING": "admin:secret", "PREFECT_API_AUTH_STRING": "admin:secret"}
+    with Platform(settings) as platform:
+        os.environ.update({**prefect_environment(settings), **settings_environment(settings)})
+        use_prefect(settings)
+        get_settings.cache_clear()
+        platform.wait_until_ready()
+        file = tmp_path / "prefect.yaml"
+        entries = [
+            {"name": "t", "entrypoint": f"tests.deployments.sample_flows.{flow}", "work_pool": {"name": "local"}}
+            for flow in FLOWS
+        ]
+        file.write_text(yaml.safe_dump({"deployments": entries}), encoding="utf-8")
+        asyncio.run(deploy_files(settings, file))
+        yield platform
+    os.environ.clear()
+    os.environ.update(before)
+    use_prefect_again()
+    get_settings.cache_clear()
+
+
+def trigger(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", "from deployments.cli import main; main()", "trigger", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_ten_thousand_lines_of_several_processes_come_once_and_in_order_though_the_server_is_killed(
+    platform: Platform,
+) -> None:
+    refused = trigger("talkers/t", PREFECT_API_AUTH_STRING="admin:wrong", TF_BUILD="True")
+    process = trigger("talkers/t", "-p", f"lines={LINES}", "-p", "seconds=20")
+    assert process.stdout is not None
+    shown: list[tuple[float, str]] = []
+    killed = False
+    for line in process.stdout:
+        shown.append((time.time(), line.rstrip("\n")))
+        if not killed and len(shown) > LINES // 5:
+            killed = True
+            server = next(item for item in _children() if "infra.local.server_process" in item.cmdline())
+            server.kill()
+            server.wait()
+            platform.check()
+    assert process.wait() == 0, "\n".join(line for _, line in shown[-20:])
+    assert killed
+
+    counted = [(at, found) for at, line in shown if (found := re.search(r"\| line (\w+) (\d+) ([\d.]+)$", line))]
+    by_part: dict[str, list[int]] = {}
+    for _, found in counted:
+        by_part.setdefault(found[1], []).append(int(found[2]))
+    assert set(by_part) == {"minea", "mineb", "othera", "otherb"}
+    for part, numbers in by_part.items():
+        assert numbers == list(range(LINES // 4)), part
+    logged = [float(found[3]) for _, found in counted]
+    # Within a task each line has its place; across processes a time is that of the line's making, not of its record.
+    behind = [earlier - later for earlier, later in itertools.pairwise(logged)]
+    assert max(behind) < 0.05
+
+    lags = sorted(at - float(found[3]) for at, found in counted[: LINES // 10])
+    print(f"lag of a line: median {lags[len(lags) // 2]:.2f} s, most {lags[-1]:.2f} s")
+    assert lags[len(lags) // 2] < 2
+
+    out, _ = refused.communicate()
+    assert refused.returncode == 30
+    assert "##vso[task.logissue type=error;]" in out
+    assert "PREFECT_API_AUTH_STRING" in out
+
+
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
