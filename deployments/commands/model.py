@@ -6,7 +6,8 @@ import typer
 from rich.text import Text
 
 from deployments import presentation as show
-from deployments.logging_commands import in_pipeline, set_output, tag_build
+from deployments.azure_pipelines import in_azure_pipelines
+from deployments.build_values import set_output, tag_build
 from infra.backend import registry
 from infra.environments import nearest
 from infra.errors import ConfigurationError, ModelNotFound
@@ -35,7 +36,7 @@ def model(
         show.show_json(found)
         return 0
     show.show(Text.assemble((found.label, "bold"), f"  {verdict}  ", (found.digest[:12], show.QUIET)))
-    if in_pipeline():
+    if in_azure_pipelines():
         for name, value in (("modelName", found.name), ("modelVersion", found.version), ("verdict", verdict)):
             set_output(name, value)
         tag_build(f"{found.name}-v{found.version}")

@@ -7,9 +7,10 @@ import typer
 from rich.text import Text
 
 from deployments import presentation as show
+from deployments.azure_pipelines import in_azure_pipelines
+from deployments.build_values import set_outputs, upload_summary
 from deployments.catalogue import load_flow
 from deployments.in_process import connect, outcome, run_here
-from deployments.logging_commands import in_pipeline, set_outputs, upload_summary
 from deployments.parameters import parse_parameters
 from infra.settings import get_settings
 
@@ -57,7 +58,7 @@ def run(
     code = outcome(state)
     if summary is not None:
         _write_summary(state.state_details.flow_run_id, summary)
-    if in_pipeline() and not as_json:
+    if in_azure_pipelines() and not as_json:
         if summary is not None:
             upload_summary(summary)
         if state.is_completed():

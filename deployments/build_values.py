@@ -1,22 +1,15 @@
-"""What a command tells the build that it is a part of, in the logging commands of Azure Pipelines.
+"""What a command tells the build of Azure Pipelines that it is a part of."""
 
-https://learn.microsoft.com/azure/devops/pipelines/scripts/logging-commands
-"""
-
-import os
 from pathlib import Path
 
 from pydantic import BaseModel
 
-
-def in_pipeline() -> bool:
-    """Whether an agent of Azure Pipelines runs this process."""
-    return os.environ.get("TF_BUILD") == "True"
+from deployments.azure_pipelines import command
 
 
 def set_output(name: str, value: object) -> None:
     """Set an output variable of the step, which later steps, jobs and stages read."""
-    print(f"##vso[task.setvariable variable={name};isOutput=true]{_escaped(str(value))}", flush=True)
+    print(command("task.setvariable", str(value), variable=name, isOutput="true"), flush=True)
 
 
 def set_outputs(result: object) -> None:
@@ -29,12 +22,12 @@ def set_outputs(result: object) -> None:
 
 def tag_build(tag: str) -> None:
     """Tag the build, so that it is found by what it is about."""
-    print(f"##vso[build.addbuildtag]{tag}", flush=True)
+    print(command("build.addbuildtag", tag), flush=True)
 
 
 def upload_summary(file: Path) -> None:
     """Show a Markdown file on the page of the build."""
-    print(f"##vso[task.uploadsummary]{file.resolve()}", flush=True)
+    print(command("task.uploadsummary", str(file.resolve())), flush=True)
 
 
 def _plain(values: dict[str, object], before: str = "") -> dict[str, str]:
@@ -47,7 +40,3 @@ def _plain(values: dict[str, object], before: str = "") -> dict[str, str]:
         elif isinstance(value, str | int | float):
             found[joined] = str(value).lower() if isinstance(value, bool) else str(value)
     return found
-
-
-def _escaped(value: str) -> str:
-    return value.replace("%", "%AZP25").replace("\r", "%0D").replace("\n", "%0A")
