@@ -16,10 +16,10 @@ TOOLS ?= $(HOME)/.cache/ahclassifier
 CHECKOV := $(TOOLS)/checkov-3.3.30
 PIP_AUDIT := $(TOOLS)/pip-audit-2.10.1
 # Lines that look like secrets: names of settings, checksums, trace ids and the fake key of tests.
-NO_SECRETS := AZURE_CLIENT_SECRET|enableSecretRotation|"passwordAuth"|_SHA256|TRACE = |BUILD = |SECRET = "a-key-
+NOT_LEAKED := AZURE_CLIENT_SECRET|enableSecretRotation|"passwordAuth"|_SHA256|TRACE = |BUILD = |SECRET = "a-key-
 
 .PHONY: install up test test-azure test-containers test-e2e benchmark lint types layers check clean \
-	reports audit secrets dockerfiles policies
+	reports audit leaks dockerfiles policies
 
 install: $(STAMP)
 
@@ -69,8 +69,8 @@ reports: install
 audit: $(PIP_AUDIT)/complete
 	$(PIP_AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-secrets: install
-	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --exclude-lines '$(NO_SECRETS)'
+leaks: install
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --exclude-lines '$(NOT_LEAKED)'
 
 dockerfiles: install
 	$(BIN)/hadolint --no-color infra/docker/*.Dockerfile
