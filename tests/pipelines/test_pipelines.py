@@ -156,7 +156,8 @@ def released(
     """A version that was just registered, released on this machine; and the same stages once more."""
     folder = tmp_path_factory.mktemp("model")
     bundle = make_bundle(folder / "bundle", name="colours")
-    tags = {"verdict": "promote"}
+    lineage = {"data_version": "0" * 16, "data_uri": "memory://", "code": "test", "mlflow_run": "a run"}
+    tags = {"verdict": "promote", **lineage}
     registry(server).register(Path(bundle.path), name="colours", digest=bundle.digest, tags=tags, metrics={})
     with standing_in() as organisation:
         stage_waits(organisation, build=815)
