@@ -10,7 +10,18 @@ PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
 E2E := -m pytest --numprocesses 2 --dist loadfile -m e2e
 SBOM := environment --output-reproducible --spec-version 1.6 --of JSON
 
-.PHONY: install up test test-azure test-containers test-e2e benchmark lint types layers check sbom clean
+
+# Where the pipeline finds results.
+REPORTS ?= build/reports
+# Tools whose pins don't go together with ours, each in an environment of its own.
+TOOLS ?= $(HOME)/.cache/ahclassifier
+CHECKOV := $(TOOLS)/checkov-3.3.30
+PIP_AUDIT := $(TOOLS)/pip-audit-2.10.1
+# Lines that look like secrets: names of settings, checksums, trace ids and the fake key of tests.
+NOT_LEAKED := AZURE_CLIENT_SECRET|enableSecretRotation|"passwordAuth"|_SHA256|TRACE = |BUILD = |SECRET = "a-key-
+
+.PHONY: install up test test-azure test-containers test-e2e benchmark lint types layers check sbom clean \
+	reports audit leaks dockerfiles policies
 
 install: $(STAMP)
 
@@ -47,6 +58,34 @@ test-containers: install
 
 test-e2e: install
 	$(BIN)/python $(E2E)
+
+# As JUnit and Cobertura. Without what takes the Azure bench, podman or a whole platform; the limit of the coverage is
+# for all tests, so it is `make check` that holds it.
+reports: install
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(PYTEST) -m "not azure and not containers and not e2e and not benchmark" --junitxml=$(REPORTS)/tests.xml
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage xml --fail-under=0 -o $(REPORTS)/coverage.xml
+
+# Known vulnerabilities of the pinned packages, by the advisories of PyPI.
+audit: $(PIP_AUDIT)/complete
+	$(PIP_AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+leaks: install
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --exclude-lines '$(NOT_LEAKED)'
+
+dockerfiles: install
+	$(BIN)/hadolint --no-color infra/docker/*.Dockerfile
+
+# The ARM templates as they are composed, by a policy linter.
+policies: install $(CHECKOV)/complete
+	AHC_CHECKOV=$(CHECKOV)/bin/checkov $(BIN)/python -m pytest tests/azure/test_policies.py
+
+$(CHECKOV)/complete:
+	$(PYTHON) -m venv --clear $(@D) && $(@D)/bin/pip install --quiet checkov==3.3.30 && touch $@
+
+$(PIP_AUDIT)/complete:
+	$(PYTHON) -m venv --clear $(@D) && $(@D)/bin/pip install --quiet pip-audit==2.10.1 && touch $@
 
 benchmark: install
 	$(BIN)/pytest -m benchmark -s

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "deploy": ("deploy", "Apply work pools, deployments, schedules and automations to the Prefect server."),
     "trigger": ("trigger", "Start a deployment, follow it, exit with its code."),
     "status": ("status", "What is live in each environment, and how recent runs went."),
+    "model": ("model", "One registered version; the newest that may be released."),
     "ledger": ("ledger", "What was released where, by whom and why; and whether the record is whole."),
     "score": ("score", "Score image files against an environment's endpoint."),
     "why": ("why", "Why a run failed, and the command to continue."),

@@ -1,0 +1,254 @@
+"""The shipped pipelines, every script of them run as an agent would, with a Prefect server and the Azure bench."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.catalogue import entrypoints
+from infra.backend import endpoint, ledger, registry
+from infra.local.platform import Platform
+from infra.local.prefect_env import prefect_environment, use_prefect
+from infra.settings import PROJECT, Settings, get_settings
+from tests.azure.bench import IDENTITY, SUBSCRIPTION, azure_settings
+from tests.azure.fixtures import forget_clients
+from tests.azure.parameters import bench_parameters
+from tests.azure.small_platform import provision
+from tests.bundles import make_bundle
+from tests.conftest import free_ports, settings_environment
+from tests.devops.organisation import BUILD_TOKEN
+from tests.devops.standin import standing_in
+from tests.devops.test_approvals import JANSEN, approve, stage_waits
+from tests.pipelines import machine
+from tests.pipelines.expansion import expand, load, scripts_of
+from tests.pipelines.runner import Agent, Build
+from tests.pipelines.test_schema import FOLDER, MAIN, PULL
+
+pytestmark = [pytest.mark.azure, pytest.mark.timeout(900)]
+
+FEW_TESTS = "tests/infra/test_agreement.py"
+FEW_POLICIES = "-k every_exception_has_a_reason"
+"""The suites that a pipeline runs, in a handful: what all of them say is said by themselves."""
+PENDING = {"publication"} - set(entrypoints())
+"""Steps whose flow isn't there yet; they are left out, and empty this set when it is."""
+Run = Callable[..., Build]
+
+
+def landed(pipeline: Any) -> Any:
+    """Without the steps of `PENDING`."""
+    for job in (job for stage in pipeline["stages"] for job in stage["jobs"] if "steps" in job):
+        job["steps"] = [step for step in job["steps"] if step.get("name") not in PENDING]
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return machine.checkout(tmp_path_factory.mktemp("sources") / "s")
+
+
+@pytest.fixture(scope="module")
+def server(bench_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A Prefect server with a worker that releases on this machine; production is not watched for minutes."""
+    folder = tmp_path_factory.mktemp("platform")
+    environments = shutil.copytree(PROJECT / "deployments" / "environments", folder / "environments")
+    gates = {"requires": "acceptance", "approval": True, "approvers": ["Jansen@Contoso.com"], "four_eyes": True}
+    (environments / "production.yaml").write_text(
+        yaml.safe_dump({"name": "production", "description": "x", "port_offset": 3, "gates": gates})
+    )
+    prefect, mlflow, endpoints, *_ = free_ports(10)
+    settings = Settings(
+        home=folder / "home",
+        environments=environments,
+        prefect_port=prefect,
+        mlflow_port=mlflow,
+        endpoint_base_port=endpoints,
+    )
+    before = dict(os.environ)
+    with Platform(settings) as platform:
+        os.environ.update({**prefect_environment(settings), **settings_environment(settings)})
+        use_prefect(settings)
+        get_settings.cache_clear()
+        platform.wait_until_ready()
+        yield settings
+        os.environ.clear()
+        os.environ.update(before)
+        get_settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def run(sources: Path, bench_process: Any, server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs a pipeline on an agent of its own."""
+    folder = tmp_path_factory.mktemp("agent")
+    machine.stand_ins(folder)
+    numbers = iter(range(4711, 9999))
+
+    def run(name: str, parameters: dict[str, Any] | None = None, *, attempt: int = 1, **variables: str) -> Build:
+        number = variables.setdefault("Build.BuildId", str(next(numbers)))
+        given = {
+            "Build.Reason": "Manual",
+            "Build.BuildNumber": f"2026.11.{number}",
+            "Build.RequestedFor": "Grace",
+            "AHC_AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
+            "PREFECT_API_URL": server.prefect_api_url,
+            "AHC_HOME": str(folder / f"home-{number}"),
+            "PYTEST_ADDOPTS": FEW_TESTS,
+            "WORKERS": "0",
+            **variables,
+        }
+        agent = Agent(
+            sources,
+            folder / f"{name}-{number}-{attempt}",
+            variables=given,
+            groups={"ahc-platform": {"prefect-api-auth-string": ""}},
+            environment=machine.environment(folder, sources),
+            attempt=attempt,
+            signed_in={**IDENTITY, "idToken": "token", "servicePrincipalId": "client", "tenantId": SUBSCRIPTION},
+        )
+        return agent.run(landed(expand(FOLDER / f"{name}.yml", parameters, given)))
+
+    yield run
+    bench_process.assert_clean()
+
+
+@pytest.fixture(scope="module")
+def create(run: Run, bench_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """The platform, from an empty subscription."""
+    bench_process.reset()
+    forget_clients()
+    parameters = bench_parameters(tmp_path_factory.mktemp("arm") / "parameters", cluster=False)
+    return run(
+        "iac-create-environment-pipeline-arm",
+        {"environment": "platform"},
+        AHC_AZURE_PARAMETERS=str(parameters),
+        PYTEST_ADDOPTS=FEW_POLICIES,
+    )
+
+
+@pytest.fixture(scope="module")
+def remove(create: Build, run: Run) -> tuple[Build, Build]:
+    """The same platform: with a wrong word, then the right one."""
+    name = "iac-remove-environment-pipeline-arm"
+    return (
+        run(name, {"environment": "platform", "confirm": "test"}),
+        run(name, {"environment": "platform", "confirm": "platform"}),
+    )
+
+
+@pytest.fixture(scope="module")
+def main(run: Run, remove: Any, bench_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """A push to main, with everything."""
+    bench_process.reset()
+    forget_clients()
+    get_settings.cache_clear()
+    provision(azure_settings(tmp_path_factory.mktemp("home")), "test")
+    # The check of this machine in the place of a training: a real deployment that was deployed a moment ago.
+    return run("AHImgClassifier-ci", {"training": "infrastructure/local"}, **MAIN)
+
+
+@pytest.fixture(scope="module")
+def released(
+    main: Build, run: Run, server: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Build, Build]]:
+    """A version that was just registered, released on this machine; and the same stages once more."""
+    folder = tmp_path_factory.mktemp("model")
+    bundle = make_bundle(folder / "bundle", name="colours")
+    lineage = {"data_version": "0" * 16, "data_uri": "memory://", "code": "test", "mlflow_run": "a run"}
+    tags = {"verdict": "promote", **lineage}
+    registry(server).register(Path(bundle.path), name="colours", digest=bundle.digest, tags=tags, metrics={})
+    with standing_in() as organisation:
+        stage_waits(organisation, build=815)
+        approve(organisation, JANSEN, "checked on 200 photos")
+        content = yaml.safe_load((PROJECT / "deployments" / "devops.yaml").read_text())
+        (folder / "devops.yaml").write_text(yaml.safe_dump({**content, "organisation": organisation.address}))
+        variables = {
+            **settings_environment(server),
+            "AHC_DEVOPS": str(folder / "devops.yaml"),
+            "Build.BuildId": "815",
+            "Build.Reason": "ResourceTrigger",
+            "System.AccessToken": BUILD_TOKEN,
+            "System.CollectionUri": f"{organisation.address}/",
+            "System.TeamProject": "AHClassifier",
+        }
+        first = run("AHImgClassifier-cd", **variables)
+        yield first, run("AHImgClassifier-cd", attempt=2, **variables)
+
+
+def test_an_environment_is_planned_for_people_to_see_then_provisioned_and_checked(create, bench_process):
+    assert create.result == "Succeeded", create.told
+    plan = create.step("plan", "plan", "What would change, and what it costs")
+    [summary] = [value for area, _, value in plan.commands if area == "task.uploadsummary"]
+    told = Path(summary).read_text()
+    assert "# Plan of platform" in told
+    assert "🟩 create" in told
+    assert "a month" in told
+    assert create.stages["provision"].jobs["provision"].environment == "ahc-platform"
+    assert "rg-ahc-platform" in str(bench_process.admin("state"))
+
+
+def test_a_removal_needs_the_name_twice(remove):
+    wrong, right = remove
+    assert wrong.result == "Failed"
+    assert "ConfigurationError" in wrong.told
+    assert "exit code 20" in wrong.told
+    assert right.result == "Succeeded", right.told
+
+
+def test_a_push_to_main_is_checked_built_once_published_and_deployed(main, bench_process):
+    assert main.result == "Succeeded", main.told
+    for image in ("scoring", "training"):
+        job = main.stages["images"].jobs[image]
+        assert job.outputs["build.imageReference"].startswith(f"crahcplatform.azurecr.io/{image}@sha256:")
+        assert job.outputs["build.imageReference"] in job.step("Look for known vulnerabilities in it").output
+    builds = [call for call in bench_process.calls() if "scheduleRun" in call["url"] and call["method"] == "POST"]
+    assert len(builds) == 2
+    assert "deployment lifecycle/local" in main.step("publish", "publish", "Deployments to the Prefect server").output
+
+
+def test_a_new_version_reaches_production_with_the_name_of_its_approver(released, server):
+    build, again = released
+    assert build.result == "Succeeded", build.told
+    assert ("build.addbuildtag", {}, "colours-v1") in build.step("find", "find", "Find the version").commands
+    for environment in ("test", "acceptance", "production"):
+        live = endpoint(environment, server).status().live
+        assert live is not None
+        assert live.label == "colours v1"
+        assert build.stages[environment].jobs["release"].environment == f"ahc-{environment}"
+    [approved] = [event for event in ledger(server).events("production") if event.kind == "approved"]
+    assert (approved.by, approved.reason) == ("Jansen@Contoso.com", "checked on 200 photos")
+    # A second run of the stages attaches to the same runs.
+    assert again.result == "Succeeded", again.told
+    for environment in ("test", "acceptance", "production"):
+        ids = [item.stages[environment].jobs["release"].outputs["run.runId"] for item in released]
+        assert ids[0] == ids[1]
+
+
+def test_a_change_that_breaks_a_rule_is_red_and_goes_no_further(run, main, sources):
+    broken = sources / "flows" / "broken.py"
+    broken.write_text("import os\n")
+    try:
+        build = run("AHImgClassifier-ci", **PULL)
+    finally:
+        broken.unlink()
+    results = {step.shown: step.result for step in build.stages["check"].jobs["quality"].steps}
+    assert results["Lint"] == "Failed"
+    assert results["Unit tests"] == "Skipped"
+    assert build.result == "Failed"
+
+
+def test_every_script_was_run(create, remove, main, released):
+    """A script that no test runs may say anything."""
+    builds = (create, *remove, main, *released)
+    scripts = [step.script for build in builds for step in build.steps if step.script is not None]
+    run = {origin for script in scripts for origin in script.origins}
+    written = {
+        origin
+        for path in FOLDER.rglob("*.yml")
+        for script in scripts_of(load(path))
+        for origin in script.origins
+        if not any(f"ahc run {name}" in script for name in PENDING)
+    }
+    assert written - run == set()
