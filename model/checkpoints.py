@@ -61,6 +61,7 @@ class Progress(BaseModel):
     fingerprint: str
     history: tuple[EpochReport, ...]
     finished: bool = False
+    batch: int = Field(default=0, description="Batches that are done of the epoch after the last one in `history`.")
 
     @property
     def epoch(self) -> int:

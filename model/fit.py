@@ -1,4 +1,4 @@
-"""Train a network on a data version; interrupted at any moment, the next call goes on from the last epoch."""
+"""Train a network on a data version; interrupted at any moment, the next call goes on from the last checkpoint."""
 
 import ctypes
 import importlib
@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.checkpoints import Checkpoint, CheckpointFolder, EpochReport, Progress, training_fingerprint
 from model.config import TrainingConfig
+from model.follower import CHECKPOINT_SECONDS, Follower
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from model.dataset import ImageData
+    from model.load import MachineLoad
     from model.manifest import DataVersion
 
 __all__ = ["RESULT", "EpochReport", "FitResult", "fit", "stored_result"]
@@ -44,6 +46,7 @@ class FitResult(BaseModel):
     history: tuple[EpochReport, ...]
     images_per_second: float | None = Field(description="Mean over the epochs; None where there was no fine-tuning.")
     resumed_from_epoch: int | None = Field(description="Where an interrupted training went on; None if from the start.")
+    resumed_at_batch: int = Field(default=0, description="Batches of the next epoch that were done then.")
     seconds: float = Field(description="Of this call.")
 
 
@@ -54,6 +57,10 @@ def fit(
     *,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
+    on_load: "Callable[[MachineLoad], None] | None" = None,
+    on_checkpoint: Callable[[], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> FitResult:
     """Train, or go on training, in `directory`; a training that is finished there is answered at once.
 
@@ -63,11 +70,16 @@ def fit(
         directory: Holds this training's checkpoints and result; no other training's.
         on_epoch: Told of each epoch, once its checkpoint is on the disk.
         on_batch: Told of each training batch: how many are done, of how many in all epochs.
+        on_load: Told every few seconds how fast it goes and what of the GPU that takes.
+        on_checkpoint: Told of each checkpoint in the middle of an epoch, once it is on the disk.
+        stop: Asked after each training batch. Once it answers True, a checkpoint is written and the training ends.
+        checkpoint_seconds: Time between two checkpoints in the middle of an epoch.
 
     Raises:
         DataRejected: A label has no training image, or there is no validation image.
         SourceUnreadable: An image of the manifest can't be read any more.
         TrainingDiverged: The loss is not finite.
+        TrainingInterrupted: `stop` answered True; the same call goes on at the next batch.
         CheckpointCorrupt: The directory belongs to a training with another configuration or other data.
         OSError: The disk is full, or the directory can't be written to; earlier checkpoints stay whole.
     """
@@ -80,8 +92,10 @@ def fit(
         if stored is not None:
             return stored
     if resumed is not None:
-        log.info("Training goes on after epoch %d of %d.", resumed.progress.epoch, config.epochs)
-    progress = _train(data, config, folder, resumed, on_epoch, on_batch)
+        done = f", batch {resumed.progress.batch} of the next" if resumed.progress.batch else ""
+        log.info("Training goes on after epoch %d of %d%s.", resumed.progress.epoch, config.epochs, done)
+    follower = Follower(on_epoch, on_batch, on_load, on_checkpoint, stop, checkpoint_seconds)
+    progress = _train(data, config, folder, resumed, follower)
     result = _summarise(folder, progress, resumed, time.monotonic() - began)
     _store_result(directory, result)
     return result
@@ -92,8 +106,7 @@ def _train(
     config: TrainingConfig,
     folder: CheckpointFolder,
     resumed: Checkpoint | None,
-    on_epoch: Callable[[EpochReport], None] | None,
-    on_batch: Callable[[int, int], None] | None,
+    follower: Follower,
 ) -> Progress:
     """All epochs that are missing."""
     if resumed is not None and resumed.progress.finished:
@@ -102,7 +115,7 @@ def _train(
         from model.dataset import ImageData
         from model.lightning_module import ImageClassifier
         from model.network import build_network
-        from model.training_loop import EpochKeeper, build_trainer
+        from model.training_loop import ProgressKeeper, build_trainer
         from model.warm_up import warm_up_head
 
         with _own_process_state():
@@ -116,7 +129,7 @@ def _train(
                 fingerprint=folder.fingerprint,
                 history=() if resumed is None else resumed.progress.history,
             )
-            keeper = EpochKeeper(progress, on_epoch, on_batch)
+            keeper = ProgressKeeper(progress, follower)
             trainer = build_trainer(config, folder, keeper, resumes=resumed is not None)
             if resumed is None and config.head_epochs:
                 warm_up_head(network, images, config, weights, trainer.strategy.root_device)
@@ -144,6 +157,7 @@ def _summarise(folder: CheckpointFolder, progress: Progress, resumed: Checkpoint
         history=progress.history,
         images_per_second=sum(speeds) / len(speeds) if speeds else None,
         resumed_from_epoch=None if resumed is None else resumed.progress.epoch,
+        resumed_at_batch=0 if resumed is None else resumed.progress.batch,
         seconds=seconds,
     )
 
