@@ -1,13 +1,14 @@
 """Everything that decides how a model is trained; shown as a form in the Prefect UI, stored in every checkpoint."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.errors import InvalidConfig
 from model.images import Preprocessing
 
-NetworkName = Literal["efficientnet_lite0"]
+TIMM: Final = "timm:"
+NETWORK: Final = r"^(efficientnet_lite0|timm:[A-Za-z0-9_.-]+)$"
 
 
 class AugmentationConfig(BaseModel):
@@ -47,7 +48,12 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: NetworkName = Field(default="efficientnet_lite0", description="The pretrained network.")
+    network: str = Field(
+        default="efficientnet_lite0",
+        pattern=NETWORK,
+        description="The pretrained network: efficientnet_lite0, or timm:NAME for a backbone of timm, where timm and "
+        "torchvision are installed.",
+    )
     preprocessing: Preprocessing = Field(
         default=Preprocessing(size=192), description="How an image becomes the network's input."
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from model.errors import InvalidConfig
 
 if TYPE_CHECKING:
-    from lightning_fabric.plugins.environments import ClusterEnvironment
+    from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
     from torch._C._distributed_c10d import Store
     from torch.distributed import ProcessGroup
 
@@ -121,7 +121,7 @@ class Ranks:
 
     def environment(self) -> "ClusterEnvironment":
         """The same for Lightning, which would read the environment of the process, or start processes itself."""
-        from lightning_fabric.plugins.environments import LightningEnvironment
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
         place = self.place
 
