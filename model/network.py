@@ -43,6 +43,9 @@ class Classifier(nn.Module):
         mean, scale: Pixels are normalised as (x - mean) / scale; one number each, or one a channel: [3, 1, 1].
     """
 
+    mean: float | Tensor
+    scale: float | Tensor
+
     def __init__(
         self,
         frozen: nn.Module,
@@ -59,12 +62,12 @@ class Classifier(nn.Module):
         self.blocks = blocks.eval()
         self.dropout = SharedDropout(dropout)
         self.head = nn.Linear(width, classes)
-        for name, value in (("mean", mean), ("scale", scale)):
-            # With the network to its device, but in no checkpoint: the network's name says it.
-            if isinstance(value, Tensor):
-                self.register_buffer(name, value, persistent=False)
-            else:
-                setattr(self, name, value)
+        if isinstance(mean, Tensor) and isinstance(scale, Tensor):
+            # With the network to its device, but in no checkpoint: the network's name says them.
+            self.register_buffer("mean", mean, persistent=False)
+            self.register_buffer("scale", scale, persistent=False)
+        else:
+            self.mean, self.scale = mean, scale
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

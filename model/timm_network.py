@@ -72,7 +72,7 @@ def timm_classifier(config: TrainingConfig, classes: int, *, pretrained: bool) -
 
 def _timm() -> Any:
     try:
-        import timm
+        import timm  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise InvalidConfig(
             f"`network` names a backbone of timm, but {error.name or 'timm'} is not installed here.",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
+import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
@@ -71,8 +72,11 @@ class ProgressKeeper(lightning.Callback):
         assert isinstance(pl_module, ImageClassifier)
         images = len(batch.targets) * trainer.world_size
         self._images += images
-        self._trained = time.monotonic()
         per_epoch = int(trainer.num_training_batches)
+        if pl_module.device.type == "cuda" and batch_idx + 1 == per_epoch:
+            # A GPU is told what to do ahead of time; the epoch is over when it has done it.
+            torch.cuda.synchronize(pl_module.device)
+        self._trained = time.monotonic()
         if self.follower.on_batch is not None:
             done = trainer.current_epoch * per_epoch + batch_idx + 1
             self.follower.on_batch(done, per_epoch * self.progress.config.epochs)

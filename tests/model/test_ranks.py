@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from model.config import TrainingConfig
+from model.dataset import ImageData
 from model.errors import InvalidConfig, SourceUnreadable, TrainingInterrupted
 from model.fit import FitResult, fit
 from model.manifest import DataVersion
 from model.ranks import Place, place_of
+from model.sampling import Share
 from tests.model.training_case import short_training, small_data
 
 TOLERANCE = 1e-4
@@ -106,9 +108,9 @@ def test_what_is_wrong_in_one_process_is_what_the_training_says(tmp_path):
     assert children() == []
 
 
-def test_more_processes_than_images_are_refused(data, tmp_path):
-    with pytest.raises(InvalidConfig, match="processes"):
-        fit(data, config(devices=40), tmp_path, stop=lambda: False)
+def test_more_processes_than_images_are_refused(data):
+    with pytest.raises(InvalidConfig, match="40 processes"):
+        ImageData(data, config(), Share(0, 40))
 
 
 def test_processes_that_are_started_from_outside_train_together(data, alone, tmp_path):
