@@ -34,7 +34,8 @@ class ImageClassifier(lightning.LightningModule):
 
     def __init__(self, network: Classifier, config: TrainingConfig, class_weights: Tensor | None) -> None:
         super().__init__()
-        self.network = network
+        # Lightning leaves the mode as it finds it; without this nothing would be dropped.
+        self.network = network.train()
         self.config = config
         self.register_buffer("class_weights", class_weights, persistent=False)
         classes = network.head.out_features
