@@ -220,7 +220,7 @@ def build_trainer(
     alone = ranks.place.world == 1
     # Every process has its own sums in buffers: they are no statistics to be sent around.
     strategy = config.strategy if alone else DDPStrategy(broadcast_buffers=False)
-    return lightning.Trainer(
+    trainer = lightning.Trainer(
         accelerator=config.accelerator,
         devices=ranks.place.local_world,
         num_nodes=ranks.place.nodes,
@@ -242,3 +242,19 @@ def build_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    _leave_signals_alone(trainer)
+    return trainer
+
+
+def _leave_signals_alone(trainer: lightning.Trainer) -> None:
+    """Whoever calls `fit` answers SIGTERM, and asks to stop by `stop`.
+
+    Lightning would end the process after the batch, with no checkpoint; and to know of it in all processes, it lets
+    each GPU finish its work before every batch, and swallows the loss of another process. It has no switch for that.
+    """
+    trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]  # noqa: SLF001
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _nothing() -> None:
+    return

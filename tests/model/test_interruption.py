@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,24 @@ def test_added_up_gradients_are_never_lost(data, tmp_path):
     assert read_checkpoint(tmp_path / "fit" / "last.ckpt").progress.batch == 4
     resumed = fit(data, config(accumulate_grad_batches=2), tmp_path / "fit")
     assert metrics(resumed) == metrics(whole)
+
+
+def test_sigterm_is_answered_by_who_called_and_leaves_a_checkpoint(data, tmp_path):
+    """In the middle of added-up gradients, after which there is no checkpoint at once."""
+    asked = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        with pytest.raises(TrainingInterrupted, match="asked to stop"):
+            fit(
+                data,
+                config(accumulate_grad_batches=2),
+                tmp_path,
+                on_batch=lambda done, total: signal.raise_signal(signal.SIGTERM) if done == 3 else None,
+                stop=asked.is_set,
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert read_checkpoint(tmp_path / "last.ckpt").progress.batch == 4
 
 
 def test_a_stop_during_the_warm_up_leaves_nothing_and_the_training_starts_anew(data, tmp_path):
