@@ -1,13 +1,14 @@
 """Everything that decides how a model is trained; shown as a form in the Prefect UI, stored in every checkpoint."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.errors import InvalidConfig
 from model.images import Preprocessing
 
-NetworkName = Literal["efficientnet_lite0"]
+TIMM: Final = "timm:"
+NETWORK: Final = r"^(efficientnet_lite0|timm:[A-Za-z0-9_.-]+)$"
 
 
 class AugmentationConfig(BaseModel):
@@ -47,7 +48,12 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: NetworkName = Field(default="efficientnet_lite0", description="The pretrained network.")
+    network: str = Field(
+        default="efficientnet_lite0",
+        pattern=NETWORK,
+        description="The pretrained network: efficientnet_lite0, or timm:NAME for a backbone of timm, where timm and "
+        "torchvision are installed.",
+    )
     preprocessing: Preprocessing = Field(
         default=Preprocessing(size=192), description="How an image becomes the network's input."
     )
@@ -68,7 +74,7 @@ class TrainingConfig(BaseModel):
         description="How many of the network's last blocks are fine-tuned; earlier ones stay as pretrained. "
         "More blocks suit more data and take longer.",
     )
-    batch_size: int = Field(default=16, ge=1, le=4096, description="Images in a batch, per device.")
+    batch_size: int = Field(default=16, ge=1, le=4096, description="Images in a batch, of all devices together.")
     accumulate_grad_batches: int = Field(
         default=1, ge=1, le=1024, description="Batches whose gradients are added up before a step."
     )
@@ -109,6 +115,15 @@ class TrainingConfig(BaseModel):
     )
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field(
         default="32-true", description="Number format of the computation (Lightning's flag)."
+    )
+    compile: bool = Field(
+        default=False,
+        description="Translate the network for the GPU (torch.compile): minutes at the start, then faster steps.",
+    )
+    find_batch_size: bool = Field(
+        default=False,
+        description="Where a batch does not fit into the GPU's memory, halve it and add the gradients up, until it "
+        "does; the steps stay the same. For one device.",
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="What to train on.")
     devices: int | Literal["auto"] = Field(default="auto", description="Devices per node.")

@@ -1,16 +1,33 @@
 """The networks: a pretrained backbone with a new linear head, pixels in, logits out."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from typing_extensions import override
 
 from model.checkpoints import read_checkpoint
-from model.config import NetworkName, TrainingConfig
+from model.config import TIMM, TrainingConfig
+
+
+class SharedDropout(nn.Dropout):
+    """Dropout that drops the same features of an image, in whatever part of its batch it is computed.
+
+    `whole` is the number of images in the batch, `places` where in it the images are that `forward` gets.
+    """
+
+    whole: int | None = None
+    places: slice = slice(None)
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.whole is None or self.p == 0:
+            return super().forward(input)
+        kept = torch.rand(self.whole, input.shape[1], device=input.device)[self.places] >= self.p
+        return input * kept / (1 - self.p)
 
 
 class Classifier(nn.Module):
@@ -23,8 +40,11 @@ class Classifier(nn.Module):
         width: Number of features.
         classes: Number of labels.
         dropout: Share of the features dropped in training.
-        mean, scale: Pixels are normalised as (x - mean) / scale.
+        mean, scale: Pixels are normalised as (x - mean) / scale; one number each, or one a channel: [3, 1, 1].
     """
+
+    mean: float | Tensor
+    scale: float | Tensor
 
     def __init__(
         self,
@@ -34,15 +54,20 @@ class Classifier(nn.Module):
         width: int,
         classes: int,
         dropout: float,
-        mean: float,
-        scale: float,
+        mean: float | Tensor,
+        scale: float | Tensor,
     ) -> None:
         super().__init__()
         self.frozen = frozen.requires_grad_(False).eval()
         self.blocks = blocks.eval()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SharedDropout(dropout)
         self.head = nn.Linear(width, classes)
-        self.mean, self.scale = mean, scale
+        if isinstance(mean, Tensor) and isinstance(scale, Tensor):
+            # With the network to its device, but in no checkpoint: the network's name says them.
+            self.register_buffer("mean", mean, persistent=False)
+            self.register_buffer("scale", scale, persistent=False)
+        else:
+            self.mean, self.scale = mean, scale
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -59,8 +84,7 @@ class Classifier(nn.Module):
         x = ((images - self.mean) / self.scale).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             x = self.frozen(x)
-        pooled: Tensor = self.blocks(x).mean((2, 3))
-        return pooled
+        return _pooled(self.blocks(x))
 
     def forward(self, images: Tensor) -> Tensor:
         """Pixels [n, 3, size, size] (RGB, float, raw 0..255) to logits [n, classes]."""
@@ -77,6 +101,11 @@ class Classifier(nn.Module):
         for depth, block in enumerate(reversed(list(self.blocks))):
             groups.append({"params": list(block.parameters()), "lr": backbone * decay**depth})
         return groups
+
+
+def _pooled(features: Tensor) -> Tensor:
+    """Maps [n, width, height, depth] to their means; features that are pooled already stay."""
+    return features.mean((2, 3)) if features.dim() == 4 else features
 
 
 def _efficientnet_lite0(config: TrainingConfig, classes: int, pretrained: bool) -> Classifier:
@@ -129,12 +158,6 @@ def _fold_batch_norm(network: nn.Module) -> None:
                 setattr(module, norm_name, nn.Identity())
 
 
-NETWORKS: Final[dict[NetworkName, Callable[[TrainingConfig, int, bool], Classifier]]] = {
-    "efficientnet_lite0": _efficientnet_lite0,
-}
-"""Each network's builder: (config, classes, pretrained) to the classifier."""
-
-
 def build_network(config: TrainingConfig, classes: int, *, pretrained: bool) -> Classifier:
     """The network of `config` for `classes` labels, in eval mode, its head at zero.
 
@@ -142,8 +165,21 @@ def build_network(config: TrainingConfig, classes: int, *, pretrained: bool) -> 
         config: Names the network, its input size, and which blocks can learn.
         classes: Number of labels.
         pretrained: Load ImageNet's weights; otherwise the weights are random, to be replaced by a checkpoint's.
+
+    Raises:
+        InvalidConfig: The network is one of timm's, which is not installed or does not know it.
     """
-    return NETWORKS[config.network](config, classes, pretrained).eval()
+    if config.network.startswith(TIMM):
+        from model.timm_network import timm_classifier
+
+        return timm_classifier(config, classes, pretrained=pretrained).eval()
+    return _efficientnet_lite0(config, classes, pretrained).eval()
+
+
+def compile_network(network: Classifier) -> None:
+    """Let torch.compile translate the backbone at its first use; names and values of the weights stay."""
+    network.frozen.compile()
+    network.blocks.compile()
 
 
 def load_network(checkpoint: Path) -> tuple[Classifier, tuple[str, ...], TrainingConfig]:

@@ -1,13 +1,10 @@
 """What a training configuration says, and what it refuses."""
 
-from typing import get_args
-
 import pytest
 from pydantic import ValidationError
 
-from model.config import AugmentationConfig, NetworkName, TrainingConfig
+from model.config import AugmentationConfig, TrainingConfig
 from model.errors import InvalidConfig
-from model.network import NETWORKS
 
 
 def test_the_defaults_survive_a_round_trip_through_json():
@@ -20,8 +17,14 @@ def test_every_field_is_described_for_the_form(model):
     assert [name for name, field in model.model_fields.items() if not field.description] == []
 
 
-def test_every_network_that_can_be_named_can_be_built():
-    assert set(get_args(NetworkName)) == set(NETWORKS)
+@pytest.mark.parametrize("network", ["resnet50", "timm:", "timm:a b", "timm:../x", "efficientnet_lite0x"])
+def test_a_network_that_nobody_knows_is_refused(network):
+    with pytest.raises(ValidationError, match="network"):
+        TrainingConfig(network=network)
+
+
+def test_any_backbone_of_timm_can_be_named_where_timm_is_missing_too():
+    assert TrainingConfig(network="timm:convnext_tiny.fb_in22k").network == "timm:convnext_tiny.fb_in22k"
 
 
 def test_unknown_keys_are_refused():

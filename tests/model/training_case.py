@@ -8,6 +8,7 @@ from PIL import Image
 
 from model.config import TrainingConfig
 from model.fit import FitResult, fit
+from model.follower import CHECKPOINT_SECONDS
 from model.images import Preprocessing
 from model.manifest import DataVersion, SplitConfig, build_manifest, write_manifest
 
@@ -52,12 +53,21 @@ def data_version(root: Path) -> DataVersion:
     return write_manifest(frame, root=str(root / "manifests"), name="colours", source_uri=source)
 
 
-def train(data: DataVersion, config: TrainingConfig, directory: Path) -> FitResult:
+def train(
+    data: DataVersion, config: TrainingConfig, directory: Path, checkpoint_seconds: float = CHECKPOINT_SECONDS
+) -> FitResult:
     """One thread: sums of floats depend on how many there are."""
     import torch
 
     torch.set_num_threads(1)
-    return fit(data, config, directory, on_epoch=lambda report: print(f"epoch {report.epoch}", flush=True))
+    return fit(
+        data,
+        config,
+        directory,
+        on_epoch=lambda report: print(f"epoch {report.epoch}", flush=True),
+        on_checkpoint=lambda: print("checkpoint", flush=True),
+        checkpoint_seconds=checkpoint_seconds,
+    )
 
 
 if __name__ == "__main__":
@@ -65,5 +75,6 @@ if __name__ == "__main__":
         DataVersion.model_validate_json(Path(sys.argv[1]).read_text()),
         TrainingConfig.model_validate_json(Path(sys.argv[2]).read_text()),
         Path(sys.argv[3]),
+        *map(float, sys.argv[4:]),
     )
     print(result.model_dump_json())
