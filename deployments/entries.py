@@ -1,10 +1,10 @@
 """What the Prefect server is to have, read from `prefect.yaml` and `deployments/server.yaml`."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from infra.described import nearest
 from infra.errors import ConfigurationError
@@ -40,7 +40,7 @@ class ConcurrencyEntry(Strict):
     """How many runs of a deployment may run at once, and what happens to the next."""
 
     limit: int = Field(ge=1)
-    collision_strategy: str = "ENQUEUE"
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
 
 
 class DeploymentEntry(Strict):
@@ -58,13 +58,33 @@ class DeploymentEntry(Strict):
     paused: bool = False
 
 
+class WorkQueueDefinition(Strict):
+    """A queue of a work pool: runs of the most urgent one are started first."""
+
+    priority: int = Field(ge=1, description="1 is the most urgent; no two queues of a pool have the same.")
+    description: str = ""
+    concurrency_limit: int | None = Field(default=None, ge=1, description="How many of its runs may run at once.")
+
+
 class WorkPoolDefinition(Strict):
-    """A work pool; `job_variables` replace defaults of its type's base job template."""
+    """A work pool; `job_variables` replace defaults of its base job template."""
 
     type: str
     description: str = ""
+    template: Path | None = Field(
+        default=None,
+        description="File of a base job template, seen from this file's folder; without it, the type's own is taken.",
+    )
     concurrency_limit: int | None = Field(default=None, ge=1)
     job_variables: dict[str, Any] = Field(default_factory=dict)
+    queues: dict[str, WorkQueueDefinition] = Field(default_factory=dict)
+
+    @field_validator("queues")
+    @classmethod
+    def _priorities_differ(cls, queues: dict[str, WorkQueueDefinition]) -> dict[str, WorkQueueDefinition]:
+        if len({queue.priority for queue in queues.values()}) < len(queues):
+            raise ValueError("two queues have the same priority")
+        return queues
 
 
 class ServerFile(Strict):
@@ -98,8 +118,17 @@ def read_project(path: Path) -> tuple[DeploymentEntry, ...]:
 
 
 def read_server(path: Path) -> ServerFile:
-    """Raises: ConfigurationError, as `read_project`."""
-    return _read(path, ServerFile)
+    """The rest of what the server is to have; templates of work pools are found beside the file.
+
+    Raises:
+        ConfigurationError: As `read_project`.
+    """
+    server = _read(path, ServerFile)
+    pools = {
+        name: pool.model_copy(update={"template": path.parent / pool.template}) if pool.template else pool
+        for name, pool in server.work_pools.items()
+    }
+    return server.model_copy(update={"work_pools": pools})
 
 
 def _read(path: Path, model: type[File]) -> File:
@@ -129,6 +158,7 @@ def _valid_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         "schedules": ScheduleEntry,
         "work_pool": WorkPoolEntry,
         "work_pools": WorkPoolDefinition,
+        "queues": WorkQueueDefinition,
         "concurrency_limit": ConcurrencyEntry,
     }
     names = [part for part in location if part in owners]
