@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from deployments.change import OURS, Change, differences
 from deployments.entries import DeploymentEntry, WorkPoolDefinition, WorkQueueDefinition
 from deployments.job_templates import job_template
-from infra.environments import nearest
+from infra.described import nearest
 from infra.errors import ConfigurationError
 
 if TYPE_CHECKING:
