@@ -121,7 +121,7 @@ def _tell_resumed(state: TrainingState, config: TrainingConfig, see: See) -> Non
 
 def writes() -> bool:
     """Whether this process is the one of a distributed training that writes: its rank is 0."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return int(os.environ.get("RANK", os.environ.get("NODE_RANK", "0"))) == 0
 
 
 def fitted(key: str, settings: Settings) -> "FitResult | None":

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import yaml
 
 from infra.settings import PROJECT, Settings
 from tests.conftest import free_ports, settings_environment
 
+Found = TypeVar("Found")
 NAMESPACE: Final = "ahc"
 RUNS_AS: Final = 10001
 HOST: Final = os.environ.get("AHC_CLUSTER_HOST", "10.244.76.1")
@@ -59,7 +60,7 @@ spec:
 def missing() -> str | None:
     """Why trainings can't be rehearsed here; None where they can."""
     if not os.environ.get("KUBECONFIG"):
-        return "no KUBECONFIG; to run these tests: eval \"$(../shared/cluster/up.sh --gpus 1)\", then pytest -m kubernetes"
+        return 'no KUBECONFIG; to run these tests: eval "$(../shared/cluster/up.sh --gpus 1)", pytest -m kubernetes'
     if not shutil.which("kubectl"):
         return "no kubectl on PATH"
     return None
@@ -94,7 +95,7 @@ def running_pod(flow_run: str) -> str:
     return until(find, "a running pod")
 
 
-def until[Found](find: Callable[[], Found | None], what: str, patience: float = PATIENCE) -> Found:
+def until(find: Callable[[], Found | None], what: str, patience: float = PATIENCE) -> Found:
     """What `find` answers once it answers something."""
     deadline = time.monotonic() + patience
     while (found := find()) is None:
@@ -192,13 +193,16 @@ def _of_this_machine(home: str) -> list[dict[str, str]]:
 @contextmanager
 def _worker(pool: str, log: Path, environment: dict[str, str]) -> Iterator[None]:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "kubernetes"]
-    with log.open("w") as output, subprocess.Popen(
-        command,
-        env={**environment, "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES": NAMESPACE},
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        cwd=PROJECT,
-    ) as worker:
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            command,
+            env={**environment, "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES": NAMESPACE},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=PROJECT,
+        ) as worker,
+    ):
         try:
             yield
         finally:

@@ -4,15 +4,16 @@ KUBECONFIG names the cluster, AHC_TRAINING_IMAGE an image that it has (default l
 Each scene says what happened, and how long it took.
 """
 
+import asyncio
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from collections.abc import Iterator
 from uuid import UUID
 
 from model.fit import FitResult
@@ -193,8 +194,6 @@ def run_is_cancelled(act: Rehearsal) -> None:
 
 
 def memory_is_too_small(act: Rehearsal, memory: str) -> None:
-    from prefect.client.schemas.actions import DeploymentUpdate
-
     with act.scene(f"The pod's memory is too small ({memory})"):
         deployment = act.client.read_deployment_by_name("fit/gpu")
         set_variables(deployment.id, {"memory": memory})
@@ -207,12 +206,9 @@ def memory_is_too_small(act: Rehearsal, memory: str) -> None:
         assert state.name == "TrainingJobFailed", f"{state.name}: {state.message}"
         assert "OOMKilled" in act.card(parent)
         act.say("   " + act.card(parent).split("\n\n")[1])
-    del DeploymentUpdate
 
 
 def set_variables(deployment: UUID, variables: dict[str, Any]) -> None:
-    import asyncio
-
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentUpdate
 
@@ -238,8 +234,6 @@ SCENES: Final[dict[str, Callable[[Rehearsal], None]]] = {
 
 def rehearse(folder: Path, scenes: tuple[str, ...] = tuple(SCENES)) -> list[str]:
     """Play the scenes; answers what they said."""
-    import subprocess
-
     from prefect.client.orchestration import get_client
 
     folder.chmod(0o755)
