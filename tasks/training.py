@@ -114,9 +114,15 @@ def fit_here(job: TrainingJob) -> Fitted:
 
     Raises: as `fit_network` does.
     """
+    settings = get_settings()
     shown = Shown(get_run_logger(), Progress("training", "Training starts"))
-    with asked_to_stop(run_is_cancelled) as stop, suppress(TrainingInterrupted):
-        fit_network(job, get_settings(), shown.see, stop)
+    # A machine that was given up may not be gone yet: its successor waits until it is.
+    with (
+        exclusive(f"training/{job.key}/fit", settings),
+        asked_to_stop(run_is_cancelled) as stop,
+        suppress(TrainingInterrupted),
+    ):
+        fit_network(job, settings, shown.see, stop)
         shown.end()
         return Fitted(finished=True)
     return Fitted(finished=False)

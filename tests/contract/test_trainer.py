@@ -21,7 +21,7 @@ from tests.model.training_case import short_training, small_data, train
 
 pytestmark = pytest.mark.timeout(900)
 DEPLOYMENT = "fit/gpu"
-EPOCHS = 4
+EPOCHS = 20
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +70,17 @@ def test_a_training_that_is_stopped_and_killed_ends_with_the_metrics_of_one_that
 
     def see(update):
         said.append(update)
-        for start, number in (("Epoch 1 of", signal.SIGTERM), ("Epoch 3 of", signal.SIGKILL)):
-            if update.done is None and update.text.startswith(start) and number not in sent:
-                sent.append(number)
-                os.kill(process(client, "disturbed"), number)
+        # Each attempt is disturbed after its first epoch, until both signals were sent.
+        attempt = sum("is started again" in item.text for item in said)
+        if update.done is None and update.text.startswith("Epoch ") and len(sent) == attempt < 2:
+            sent.append((signal.SIGTERM, signal.SIGKILL)[attempt])
+            os.kill(process(client, "disturbed"), sent[-1])
 
     trainer.train(describe_job("disturbed", data, config()), see)
     lines = [update.text for update in said if update.done is None]
     assert sent == [signal.SIGTERM, signal.SIGKILL]
-    assert sum("The training was interrupted: " in line for line in lines) == 2
-    assert sum("is started again" in line for line in lines) == 2
+    assert sum("The training was interrupted: " in line for line in lines) >= 2
+    assert sum("is started again" in line for line in lines) >= 2
     assert any(line.startswith("Asked to stop: a checkpoint is kept") for line in lines)
     assert len(runs(client, "disturbed")) == 1
     assert any("EUR so far" in update.text for update in said if update.done is not None)
