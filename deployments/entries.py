@@ -149,17 +149,18 @@ def read_server(path: Path) -> ServerFile:
 
 def _content(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"Can't read {path}: {error.strerror or error}.") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    if isinstance(content, dict) and isinstance(base := content.pop("base", None), str):
+        return {**_content(path.parent / base), **content}
+    return content
 
 
 def _read(path: Path, model: type[File]) -> File:
     content = _content(path)
-    if isinstance(content, dict) and isinstance(base := content.pop("base", None), str):
-        content = {**_content(path.parent / base), **content}
     try:
         return model.model_validate(content)
     except ValidationError as error:

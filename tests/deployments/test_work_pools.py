@@ -13,6 +13,7 @@ from deployments.entries import placed, read_project, read_server
 from deployments.job_templates import job_template
 from infra.settings import PROJECT
 
+pytestmark = pytest.mark.usefixtures("prefect_server")
 AKS = PROJECT / "deployments" / "aks" / "server.yaml"
 
 
