@@ -122,7 +122,7 @@ def platform(folder: Path) -> Iterator[Settings]:
     The shared store is `folder`, which pods see under the same path: what a pod leaves there another one finds.
     """
     from infra.local.platform import Platform
-    from infra.local.prefect_env import process_environment
+    from infra.local.prefect_env import process_environment, use_prefect
 
     home = folder / "home"
     home.mkdir(mode=0o777, parents=True)
@@ -136,6 +136,7 @@ def platform(folder: Path) -> Iterator[Settings]:
         running = stack.enter_context(Platform(settings))
         environment = {**process_environment(settings), **settings_environment(settings)}
         os.environ.update(environment)
+        use_prefect(settings)
         running.wait_until_ready()
         _deploy(folder)
         for pool in ("aks-cpu", "aks-gpu"):

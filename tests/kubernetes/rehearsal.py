@@ -65,7 +65,6 @@ class Rehearsal:
         parameters = {
             "data": self.data.model_dump(mode="json"),
             "config": config.model_dump(mode="json"),
-            "gates": {"min_accuracy": 0},
         }
         return self.client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
 
