@@ -140,7 +140,10 @@ def platform(folder: Path) -> Iterator[Settings]:
         running.wait_until_ready()
         _deploy(folder)
         for pool in ("aks-cpu", "aks-gpu"):
-            stack.enter_context(_worker(pool, folder / f"{pool}.log", environment))
+            # A worker's own settings go on to its pods.
+            stack.enter_context(
+                _worker(pool, folder / f"{pool}.log", {**environment, "PREFECT_LOCAL_STORAGE_PATH": f"{home}/results"})
+            )
         subprocess.run(["chown", "--recursive", f"{RUNS_AS}:{RUNS_AS}", home], check=True)
         yield settings
 
@@ -184,7 +187,6 @@ def _of_this_machine(home: str) -> list[dict[str, str]]:
         "AHC_BACKEND": "local",
         "AHC_TRAINER": "aks",
         "AHC_HOME": home,
-        "PREFECT_LOCAL_STORAGE_PATH": f"{home}/results",
         # Sums of floats depend on how many threads there are.
         "OMP_NUM_THREADS": "1",
     }
