@@ -24,6 +24,7 @@ LATE: Final = timedelta(seconds=60)
 """How much later than a younger line a log line may reach the server."""
 OBSERVER: Final = ".observer"
 """Ends the name of the logger with which the Kubernetes worker explains what it sees of a pod."""
+UNSCHEDULABLE: Final = "unschedulable"
 TOLD: Final = ("prefect.task_runs", OBSERVER)
 WAITS: Final = {
     "InfrastructurePending": "Its pod waits for a node.",
@@ -88,7 +89,9 @@ class FollowedRun:
 
     def _tell_state(self, state: "State") -> None:
         if state.is_crashed():
-            why = self.explanation or state.message or "its machine went"
+            # A successor that waits for a node is explained too, and no reason for the end of this one.
+            killed = "" if UNSCHEDULABLE in self.explanation else self.explanation
+            why = killed or state.message or "its machine went."
             text = f"The training was interrupted: {why} Saved until then: {self._saved}"
             self._see(TrainingUpdate(text=text, level="warning"))
         elif state.name == "AwaitingRetry":
