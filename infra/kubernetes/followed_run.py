@@ -91,8 +91,8 @@ class FollowedRun:
         if state.is_crashed():
             # A successor that waits for a node is explained too, and no reason for the end of this one.
             killed = "" if UNSCHEDULABLE in self.explanation else self.explanation
-            why = killed or state.message or "its machine went."
-            text = f"The training was interrupted: {why} Saved until then: {self._saved}"
+            why = (killed or state.message or "its machine went").rstrip(".")
+            text = f"The training was interrupted: {why}. Saved until then: {self._saved}"
             self._see(TrainingUpdate(text=text, level="warning"))
         elif state.name == "AwaitingRetry":
             self._see(TrainingUpdate(text="It is started again and goes on at the last checkpoint.", level="warning"))
