@@ -88,8 +88,12 @@ class WorkPoolDefinition(Strict):
 
 
 class ServerFile(Strict):
-    """`deployments/server.yaml`."""
+    """`deployments/server.yaml`, or another server's file."""
 
+    in_place_of: dict[str, str] = Field(
+        default_factory=dict,
+        description="Which of its pools runs the deployments of a pool that this server lacks.",
+    )
     work_pools: dict[str, WorkPoolDefinition] = Field(default_factory=dict)
     concurrency_limits: dict[str, int] = Field(
         default_factory=dict, description="Global limits by name, for `prefect.concurrency`."
@@ -103,6 +107,16 @@ class ProjectFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     deployments: tuple[DeploymentEntry, ...]
+
+
+def placed(entries: tuple[DeploymentEntry, ...], server: ServerFile) -> tuple[DeploymentEntry, ...]:
+    """The deployments in the pools that this server has."""
+
+    def move(entry: DeploymentEntry) -> DeploymentEntry:
+        name = server.in_place_of.get(entry.work_pool.name, entry.work_pool.name)
+        return entry.model_copy(update={"work_pool": entry.work_pool.model_copy(update={"name": name})})
+
+    return tuple(move(entry) for entry in entries)
 
 
 File = TypeVar("File", bound=BaseModel)
@@ -120,6 +134,8 @@ def read_project(path: Path) -> tuple[DeploymentEntry, ...]:
 def read_server(path: Path) -> ServerFile:
     """The rest of what the server is to have; templates of work pools are found beside the file.
 
+    A file may have a `base`, another such file: each key that it lacks is that one's.
+
     Raises:
         ConfigurationError: As `read_project`.
     """
@@ -131,13 +147,20 @@ def read_server(path: Path) -> ServerFile:
     return server.model_copy(update={"work_pools": pools})
 
 
-def _read(path: Path, model: type[File]) -> File:
+def _content(path: Path) -> Any:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"Can't read {path}: {error.strerror or error}.") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    if isinstance(content, dict) and isinstance(base := content.pop("base", None), str):
+        return {**_content(path.parent / base), **content}
+    return content
+
+
+def _read(path: Path, model: type[File]) -> File:
+    content = _content(path)
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -246,6 +246,11 @@ class TrainingJobFailed(PlatformError):
     exit_code = 52
     next_step = "Read the job's last log lines; correct what they name, then rerun: it goes on at the last checkpoint."
 
+    def __init__(self, message: str, *, error: str | None = None, next_step: str | None = None) -> None:
+        """`error` is the class name of the known error that the job itself ended in, if it was one."""
+        super().__init__(message, next_step=next_step)
+        self.error = error
+
 
 class DevOpsRefused(PlatformError):
     """Azure DevOps refused a request, or has no such project, repository or person.

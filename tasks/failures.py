@@ -62,6 +62,12 @@ def ended_as(state_type: str, state_name: str, message: str) -> str:
     return ReleaseRejected.__name__ if expired(state_type, message) else state_name
 
 
+def known_error(name: str | None, message: str) -> Known | None:
+    """The error that a run of another machine ended in, by its state's name and message; None for an unknown name."""
+    error = ERRORS.get(name or "")
+    return error(message.removesuffix(f" {error.next_step}")) if error else None
+
+
 def runbook(error_name: str) -> str:
     """The section of the runbook about the error class of this name."""
     return f"docs/runbook.md#{re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '-', error_name).lower()}"

@@ -12,7 +12,7 @@ from deployments.apply import apply, plan
 from deployments.change import Change
 from deployments.connection import connect
 from deployments.deploy_turn import one_deploy_at_a_time
-from deployments.entries import DeploymentEntry, ServerFile, read_project, read_server
+from deployments.entries import DeploymentEntry, ServerFile, placed, read_project, read_server
 from deployments.result_storage import plan_result_storage
 from infra.settings import PROJECT, Settings, get_settings
 
@@ -61,7 +61,8 @@ async def deploy_files(
     Raises:
         ServerUnreachable, ConfigurationError.
     """
-    deployments, server = read_project(project_file), read_server(server_file)
+    server = read_server(server_file)
+    deployments = placed(read_project(project_file), server)
     async with connect(settings) as client:
         if dry_run:
             return await _plan(client, settings, deployments, server)
