@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from infra.azure.failures import azure_error_behind, translation
-from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable
+from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable, TrainingJobFailed
 from model.errors import ModelError
 
 Known = ModelError | PlatformError
@@ -65,6 +65,20 @@ def ended_as(state_type: str, state_name: str, message: str) -> str:
 def runbook(error_name: str) -> str:
     """The section of the runbook about the error class of this name."""
     return f"docs/runbook.md#{re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '-', error_name).lower()}"
+
+
+@contextmanager
+def the_jobs_own() -> Iterator[None]:
+    """Raise what a training died of on another machine as what it would have been on this one."""
+    by_code = {kind.exit_code: kind for kind in ERRORS.values()}
+    try:
+        yield
+    except TrainingJobFailed as error:
+        kind = by_code.get(error.process_exit_code or 0)
+        # These can be made of a message alone.
+        if kind is None or kind.__init__ not in (ModelError.__init__, PlatformError.__init__):
+            raise
+        raise kind(str(error), next_step=vars(error).get("next_step")) from error
 
 
 def is_transient(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from infra.settings import get_settings
 from model.config import TrainingConfig
 from model.manifest import DataVersion
 from tasks.artifacts import Progress, picture
+from tasks.failures import the_jobs_own
 from tasks.fitting import describe_job, fit_network, fitted, metrics_of
 from tasks.stage import Result, key_of, stage
 from tasks.training_shown import Shown
@@ -50,7 +51,8 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
         if elsewhere is None:
             result = fit_network(job, settings, shown.see)
         else:
-            elsewhere.train(job, shown.see)
+            with the_jobs_own():
+                elsewhere.train(job, shown.see)
             result = fitted(key, settings)
         directory, best = settings.path("training", key), Path(result.checkpoint).name
         place = folders(settings).publish(directory, f"training/{key}", files=(best,))
