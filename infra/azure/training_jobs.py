@@ -93,13 +93,12 @@ class TrainingJobs:
         return True
 
     def _entity(self, name: str, job: TrainingJob, job_url: str) -> Any:
-        from azure.ai.ml import Input, PyTorchDistribution
-        from azure.ai.ml.entities import CommandJob, JobResourceConfiguration
+        from azure.ai.ml import Input, PyTorchDistribution, command
 
         component, target = self._component(), self._target
         self._need_compute()
         processes = target.processes_per_node
-        return CommandJob(
+        return command(
             name=name,
             display_name=job.label,
             experiment_name=str(job.data["name"]),
@@ -114,9 +113,9 @@ class TrainingJobs:
                 "data": Input(type="uri_folder", path=_asset(job), mode="direct"),
             },
             compute=target.compute,
-            resources=JobResourceConfiguration(
-                instance_count=job.nodes, instance_type=target.instance_type, shm_size=SHARED_MEMORY
-            ),
+            instance_count=job.nodes,
+            instance_type=target.instance_type,
+            shm_size=SHARED_MEMORY,
             distribution=PyTorchDistribution(process_count_per_instance=processes)
             if job.nodes * processes > 1
             else None,
