@@ -7,11 +7,13 @@ second run changes nothing.
 import importlib
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from deployments.automations import NOT_YET, plan_automations
 from deployments.change import OURS, Change, differences
-from deployments.entries import ConcurrencyEntry, DeploymentEntry, ScheduleEntry, ServerFile, WorkPoolDefinition
+from deployments.entries import ConcurrencyEntry, DeploymentEntry, ScheduleEntry, ServerFile
+from deployments.pools import check_queues, plan_pools, pool_names
+from deployments.record import plan_record, read_record
 from infra.errors import ConfigurationError
 from infra.revision import revision
 
@@ -29,14 +31,23 @@ async def plan(
     Raises:
         ConfigurationError: A flow can't be imported, or a definition is not valid.
     """
+    check_queues(deployments, server.work_pools)
+    record = await read_record(client)
     existing = await read_deployments(client)
     names = [_full_name(entry) for entry in deployments]
     ids = {name: existing[name].id if name in existing else NOT_YET for name in names}
-    return (
-        *await _plan_work_pools(client, server.work_pools),
-        *await _plan_concurrency_limits(client, server.concurrency_limits),
+    changes = [
+        *await plan_pools(client, server.work_pools, record["pools"]),
+        *await _plan_concurrency_limits(client, server.concurrency_limits, record["limits"]),
         *await _plan_deployments(client, deployments, existing),
         *await plan_automations(client, server.automations, ids),
+    ]
+    removals = [change for change in changes if change.action == "remove"]
+    return (
+        *(change for change in changes if change.action != "remove"),
+        # An automation goes before the deployment that it runs, and that before its work pool.
+        *reversed(removals),
+        *await plan_record(client, pools=pool_names(server.work_pools), limits=set(server.concurrency_limits)),
     )
 
 
@@ -45,64 +56,32 @@ async def apply(changes: tuple[Change, ...]) -> None:
         await change.perform()
 
 
-# --- work pools ---------------------------------------------------------------------------------------------------
-
-
-async def _plan_work_pools(client: "PrefectClient", wanted: dict[str, WorkPoolDefinition]) -> list[Change]:
-    from prefect.client.schemas.actions import WorkPoolCreate
-
-    existing = {pool.name: pool for pool in await client.read_work_pools(limit=200)}
-    changes = []
-    for name, definition in wanted.items():
-        desired = {
-            "description": definition.description,
-            "concurrency_limit": definition.concurrency_limit,
-            "base_job_template": _job_template(definition),
-        }
-        pool = existing.get(name)
-        differs = differences(desired, pool.model_dump() if pool else {})
-        if pool is not None and not differs:
-            continue
-        create = WorkPoolCreate(name=name, type=definition.type, **cast("Any", desired))
-        perform = partial(client.create_work_pool, create, overwrite=True)
-        changes.append(Change("work pool", name, "update" if pool else "create", differs, perform=perform))
-    return changes
-
-
-def _job_template(definition: WorkPoolDefinition) -> dict[str, Any]:
-    from prefect.workers.base import BaseWorker
-
-    # The registry knows a type once its module is imported.
-    if definition.type == "process":
-        importlib.import_module("prefect.workers.process")
-    worker = BaseWorker.get_worker_class_from_type(definition.type)
-    if worker is None:
-        raise ConfigurationError(f"No installed package brings a worker of type `{definition.type}`.")
-    template = worker.get_default_base_job_template()
-    variables = template["variables"]["properties"]
-    for name, value in definition.job_variables.items():
-        if name not in variables:
-            raise ConfigurationError(f"A work pool of type {definition.type} has no job variable `{name}`.")
-        variables[name]["default"] = value
-    return template
-
-
 # --- global concurrency limits ------------------------------------------------------------------------------------
 
 
-async def _plan_concurrency_limits(client: "PrefectClient", wanted: dict[str, int]) -> list[Change]:
+async def _plan_concurrency_limits(
+    client: "PrefectClient", wanted: dict[str, int], known: frozenset[str]
+) -> list[Change]:
     existing = {item.name: item.limit for item in await client.read_global_concurrency_limits(limit=200)}
-    return [
+    changes = [
         Change(
             "concurrency limit",
             name,
             "update" if name in existing else "create",
-            (f"limit {existing[name]} -> {limit}",) if name in existing else (),
+            differences({"limit": limit}, {"limit": existing[name]}) if name in existing else (),
             perform=partial(client.upsert_global_concurrency_limit_by_name, name, limit),
         )
         for name, limit in wanted.items()
         if existing.get(name) != limit
     ]
+    changes += [
+        Change(
+            "concurrency limit", name, "remove", perform=partial(client.delete_global_concurrency_limit_by_name, name)
+        )
+        for name in existing
+        if name in known and name not in wanted
+    ]
+    return changes
 
 
 # --- deployments --------------------------------------------------------------------------------------------------
@@ -189,7 +168,7 @@ def _desired(
         "concurrency_limit": options.limit if options else limit,
         "concurrency_options": {"collision_strategy": options.collision_strategy} if options else None,
         "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi(),
-        "schedules": [_schedule(item, current) for item in entry.schedules],
+        "schedules": {item.slug: _schedule(item, current) for item in entry.schedules},
     }
 
 
@@ -204,7 +183,7 @@ def _schedule(entry: ScheduleEntry, current: "DeploymentResponse | None") -> dic
         # Whoever paused or started it in the UI meant it; only a schedule that is new here starts as the file says.
         if item.slug == entry.slug and item.schedule.model_dump(mode="json", exclude={"anchor_date"}) == schedule:
             active = item.active
-    return {"slug": entry.slug, "schedule": schedule, "active": active, "parameters": entry.parameters}
+    return {"schedule": schedule, "active": active, "parameters": entry.parameters}
 
 
 def _present(current: "DeploymentResponse") -> dict[str, Any]:
@@ -216,15 +195,15 @@ def _present(current: "DeploymentResponse") -> dict[str, Any]:
         "concurrency_limit": limit.limit if limit else None,
         "concurrency_options": found["concurrency_options"]
         and {"collision_strategy": found["concurrency_options"]["collision_strategy"]},
-        "schedules": [
-            {
-                "slug": item.slug,
+        "schedules": {
+            # One without a slug was made by somebody else: it goes, as all that the file doesn't say.
+            item.slug or str(item.id): {
                 "schedule": item.schedule.model_dump(mode="json", exclude={"anchor_date"}),
                 "active": item.active,
                 "parameters": item.parameters,
             }
             for item in current.schedules
-        ],
+        },
     }
 
 
@@ -235,7 +214,9 @@ async def _create(client: "PrefectClient", flow: "Flow[..., Any]", name: str, de
     options = desired["concurrency_options"]
     fields = {
         **desired,
-        "schedules": [DeploymentScheduleCreate.model_validate(item) for item in desired["schedules"]],
+        "schedules": [
+            DeploymentScheduleCreate(slug=slug, **schedule) for slug, schedule in desired["schedules"].items()
+        ],
         "concurrency_options": ConcurrencyOptions.model_validate(options) if options else None,
         # The flows are installed beside the worker: nothing is to be pulled.
         "pull_steps": [],

@@ -1,10 +1,10 @@
 """What the Prefect server is to have, read from `prefect.yaml` and `deployments/server.yaml`."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from infra.described import nearest
 from infra.errors import ConfigurationError
@@ -40,7 +40,7 @@ class ConcurrencyEntry(Strict):
     """How many runs of a deployment may run at once, and what happens to the next."""
 
     limit: int = Field(ge=1)
-    collision_strategy: str = "ENQUEUE"
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
 
 
 class DeploymentEntry(Strict):
@@ -58,18 +58,42 @@ class DeploymentEntry(Strict):
     paused: bool = False
 
 
+class WorkQueueDefinition(Strict):
+    """A queue of a work pool: runs of the most urgent one are started first."""
+
+    priority: int = Field(ge=1, description="1 is the most urgent; no two queues of a pool have the same.")
+    description: str = ""
+    concurrency_limit: int | None = Field(default=None, ge=1, description="How many of its runs may run at once.")
+
+
 class WorkPoolDefinition(Strict):
-    """A work pool; `job_variables` replace defaults of its type's base job template."""
+    """A work pool; `job_variables` replace defaults of its base job template."""
 
     type: str
     description: str = ""
+    template: Path | None = Field(
+        default=None,
+        description="File of a base job template, seen from this file's folder; without it, the type's own is taken.",
+    )
     concurrency_limit: int | None = Field(default=None, ge=1)
     job_variables: dict[str, Any] = Field(default_factory=dict)
+    queues: dict[str, WorkQueueDefinition] = Field(default_factory=dict)
+
+    @field_validator("queues")
+    @classmethod
+    def _priorities_differ(cls, queues: dict[str, WorkQueueDefinition]) -> dict[str, WorkQueueDefinition]:
+        if len({queue.priority for queue in queues.values()}) < len(queues):
+            raise ValueError("two queues have the same priority")
+        return queues
 
 
 class ServerFile(Strict):
-    """`deployments/server.yaml`."""
+    """`deployments/server.yaml`, or another server's file."""
 
+    in_place_of: dict[str, str] = Field(
+        default_factory=dict,
+        description="Which of its pools runs the deployments of a pool that this server lacks.",
+    )
     work_pools: dict[str, WorkPoolDefinition] = Field(default_factory=dict)
     concurrency_limits: dict[str, int] = Field(
         default_factory=dict, description="Global limits by name, for `prefect.concurrency`."
@@ -85,6 +109,16 @@ class ProjectFile(BaseModel):
     deployments: tuple[DeploymentEntry, ...]
 
 
+def placed(entries: tuple[DeploymentEntry, ...], server: ServerFile) -> tuple[DeploymentEntry, ...]:
+    """The deployments in the pools that this server has."""
+
+    def move(entry: DeploymentEntry) -> DeploymentEntry:
+        name = server.in_place_of.get(entry.work_pool.name, entry.work_pool.name)
+        return entry.model_copy(update={"work_pool": entry.work_pool.model_copy(update={"name": name})})
+
+    return tuple(move(entry) for entry in entries)
+
+
 File = TypeVar("File", bound=BaseModel)
 
 
@@ -98,17 +132,34 @@ def read_project(path: Path) -> tuple[DeploymentEntry, ...]:
 
 
 def read_server(path: Path) -> ServerFile:
-    """Raises: ConfigurationError, as `read_project`."""
-    return _read(path, ServerFile)
+    """The rest of what the server is to have; templates of work pools are found beside the file.
+
+    A file may have a `base`, another such file: each key that it lacks is that one's.
+
+    Raises:
+        ConfigurationError: As `read_project`.
+    """
+    server = _read(path, ServerFile)
+    pools = {
+        name: pool.model_copy(update={"template": path.parent / pool.template}) if pool.template else pool
+        for name, pool in server.work_pools.items()
+    }
+    return server.model_copy(update={"work_pools": pools})
 
 
-def _read(path: Path, model: type[File]) -> File:
+def _content(path: Path) -> Any:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"Can't read {path}: {error.strerror or error}.") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+
+
+def _read(path: Path, model: type[File]) -> File:
+    content = _content(path)
+    if isinstance(content, dict) and isinstance(base := content.pop("base", None), str):
+        content = {**_content(path.parent / base), **content}
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -129,6 +180,7 @@ def _valid_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         "schedules": ScheduleEntry,
         "work_pool": WorkPoolEntry,
         "work_pools": WorkPoolDefinition,
+        "queues": WorkQueueDefinition,
         "concurrency_limit": ConcurrencyEntry,
     }
     names = [part for part in location if part in owners]

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from deployments.apply import apply
-from deployments.change import Change
+from deployments.change import Change, differences
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ async def plan_result_storage(client: "PrefectClient", settings: Settings) -> tu
         present = None
     if present == wanted:
         return ()
-    differs = tuple(sorted(name for name in wanted if present is not None and present.get(name) != wanted[name]))
+    differs = differences(wanted, present) if present is not None else ()
 
     async def perform() -> None:
         await block.asave(NAME, overwrite=True, client=client)

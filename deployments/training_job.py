@@ -15,7 +15,8 @@ from infra.ports import TrainingUpdate
 from infra.settings import get_settings
 from infra.training_folder import Outcome, TrainingFolder
 from tasks.failures import Known, translated
-from tasks.fitting import fit_network
+from tasks.fitting import fit_network, writes
+from tasks.stopping import asked_to_stop
 
 ATTEMPT: Final = "AZUREML_RUN_ID"
 """Azure ML's variable with the name of the job."""
@@ -26,7 +27,7 @@ def main(job_url: str) -> int:
     """Fit the network of the job at this URL; answers the exit code."""
     folder = TrainingFolder(job_url.rpartition("/")[0])
     outcome = _outcome(folder)
-    if outcome.exit_code or os.environ.get("RANK", "0") == "0":
+    if outcome.exit_code or writes():
         folder.end(outcome)
     return outcome.exit_code
 
@@ -34,8 +35,8 @@ def main(job_url: str) -> int:
 def _outcome(folder: TrainingFolder) -> Outcome:
     attempt = os.environ.get(ATTEMPT, "")
     try:
-        with translated():
-            fit_network(folder.job(), get_settings(), printed(print))
+        with asked_to_stop() as stop, translated():
+            fit_network(folder.job(), get_settings(), printed(print), stop)
     except Exception as error:  # noqa: BLE001 - who waits is told of any
         traceback.print_exc()
         code = error.exit_code if isinstance(error, Known) else 1

@@ -34,7 +34,15 @@ class Augmentation:
         width, height = self._of_image(edge, edge, aspect)
         return self._crop(pixels, width, height, middle, middle)
 
-    def __call__(self, pixels: Tensor, aspect: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self,
+        pixels: Tensor,
+        aspect: Tensor,
+        generator: torch.Generator,
+        *,
+        whole: int,
+        places: slice,
+    ) -> Tensor:
         """A random view of each image.
 
         Random resized crops are those of Szegedy et al. 2015 (section 6), the area counted in the image's largest
@@ -44,13 +52,15 @@ class Augmentation:
             pixels: uint8 [n, edge, edge, 3].
             aspect: float [n].
             generator: Source of the randomness, on the same device.
+            whole: Images in the batch that these are a part of: each is varied as it would be among all of them.
+            places: Of these images in that batch.
 
         Returns:
             float [n, 3, size, size], RGB, 0..255.
         """
 
         def uniform(low: float, high: float) -> Tensor:
-            return torch.rand(len(aspect), generator=generator, device=aspect.device) * (high - low) + low
+            return torch.rand(whole, generator=generator, device=aspect.device)[places] * (high - low) + low
 
         edge = uniform(self.config.min_scale, 1.0).sqrt()
         bound = math.log(self.config.max_stretch)

@@ -30,7 +30,16 @@ BEST: Final = "best.ckpt"
 _KEY: Final = "ahclassifier"
 _WEIGHTS: Final = "network."
 _MACHINE_FIELDS: Final = frozenset(
-    {"accelerator", "devices", "num_nodes", "strategy", "cache_limit_mb", "data_workers"}
+    {
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "cache_limit_mb",
+        "data_workers",
+        "compile",
+        "find_batch_size",
+    }
 )
 """What says where a training runs, not what is trained: an evicted training may go on elsewhere."""
 
@@ -61,6 +70,8 @@ class Progress(BaseModel):
     fingerprint: str
     history: tuple[EpochReport, ...]
     finished: bool = False
+    parts: int = Field(default=1, description="In how many parts a batch had to be computed for the GPU's memory.")
+    batch: int = Field(default=0, description="Batches that are done of the epoch after the last one in `history`.")
 
     @property
     def epoch(self) -> int:
@@ -106,6 +117,16 @@ def attach_progress(checkpoint: dict[str, Any], progress: Progress) -> None:
     checkpoint[_KEY] = progress.model_dump_json()
 
 
+def rescale_batches(checkpoint: dict[str, Any], parts: int) -> None:
+    """Let Lightning's dictionary count partial batches as they are now, if a batch was in fewer parts then."""
+    factor = parts // Progress.model_validate_json(checkpoint[_KEY]).parts
+    counts = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for when in ("current", "total"):
+        missing = counts[when]["ready"] - counts[when]["completed"]
+        counts[when] = {name: count * factor for name, count in counts[when].items()}
+        counts[when]["completed"] = counts[when]["ready"] - missing
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check a checkpoint: every byte against its CRC, then as plain tensors and values only.
 
@@ -136,7 +157,7 @@ def _first_line(error: Exception) -> str:
 
 
 class CheckpointFolder:
-    """The checkpoints of one training: the last epoch's, the one before, and the best so far.
+    """The checkpoints of one training: the last one, the one before, and the best epoch's so far.
 
     Args:
         directory: Where they lie.
@@ -147,10 +168,16 @@ class CheckpointFolder:
         self.directory = directory
         self.fingerprint = fingerprint
         self._best_loss = math.inf
+        self._newest = directory / LAST
 
     @property
     def best(self) -> Path:
         return self.directory / BEST
+
+    @property
+    def newest_path(self) -> Path:
+        """Where `newest` found one; elsewhere than on the first process nobody looks there."""
+        return self._newest
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint to go on from; damaged ones are set aside with a warning.
@@ -165,6 +192,7 @@ class CheckpointFolder:
             if candidates:
                 log.warning("No whole checkpoint is left in %s: the training starts anew.", self.directory)
             return None
+        self._newest = found.path
         best = self._usable(self.best)
         if best is None:
             # The best epoch's weights are lost; the best from here on is the next best thing.
@@ -174,15 +202,16 @@ class CheckpointFolder:
         return found
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Store Lightning's dictionary as the last epoch, keeping the one before; as the best too where it is that.
+        """Store Lightning's dictionary as the last state, keeping the one before; as the best too where it is that.
 
         Raises:
             OSError: For example when the disk is full. Earlier checkpoints stay whole.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         last = self.directory / LAST
-        loss = Progress.model_validate_json(content[_KEY]).history[-1].validation_loss
-        if loss < self._best_loss:
+        progress = Progress.model_validate_json(content[_KEY])
+        loss = progress.history[-1].validation_loss
+        if progress.batch == 0 and loss < self._best_loss:
             _write(self.best, _without_optimizer(content))
             self._best_loss = loss
         fresh = _write_aside(last, content)

@@ -68,7 +68,7 @@ class TrainingConfig(BaseModel):
         description="How many of the network's last blocks are fine-tuned; earlier ones stay as pretrained. "
         "More blocks suit more data and take longer.",
     )
-    batch_size: int = Field(default=16, ge=1, le=4096, description="Images in a batch, per device.")
+    batch_size: int = Field(default=16, ge=1, le=4096, description="Images in a batch, of all devices together.")
     accumulate_grad_batches: int = Field(
         default=1, ge=1, le=1024, description="Batches whose gradients are added up before a step."
     )
@@ -109,6 +109,15 @@ class TrainingConfig(BaseModel):
     )
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = Field(
         default="32-true", description="Number format of the computation (Lightning's flag)."
+    )
+    compile: bool = Field(
+        default=False,
+        description="Translate the network for the GPU (torch.compile): minutes at the start, then faster steps.",
+    )
+    find_batch_size: bool = Field(
+        default=False,
+        description="Where a batch does not fit into the GPU's memory, halve it and add the gradients up, until it "
+        "does; the steps stay the same. For one device.",
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="What to train on.")
     devices: int | Literal["auto"] = Field(default="auto", description="Devices per node.")

@@ -10,14 +10,15 @@ import pytorch_lightning as lightning
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from model.augmentation import Augmentation
 from model.config import TrainingConfig
-from model.errors import DataRejected, ImageRejected, SourceUnreadable
+from model.errors import DataRejected, ImageRejected, InvalidConfig, SourceUnreadable
 from model.images import Pixels, Preprocessing, open_image, preprocess, to_rgb
 from model.manifest import read_manifest
+from model.sampling import EpochBatches, Share
 from model.sources import filesystem_of, read_bytes
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from model.manifest import DataVersion
 
 _REDUCING_GAP: Final = 2.0
+_SHARE_OF_GPU: Final = 0.25
+"""Of the GPU's free memory, for decoded images: the network and its activations need the rest."""
+_ALL: Final = Share()
 
 
 class Batch(NamedTuple):
@@ -119,6 +123,18 @@ class ManifestImages(Dataset[Batch]):
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
             self.cache = _stack(pool.map(self.load, range(len(self))), len(self))
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the decoded images are in a GPU's memory."""
+        return self.cache is not None and self.cache[0].is_cuda
+
+    def move_cache(self, device: torch.device) -> None:
+        """Hold the decoded images and their targets on this device."""
+        assert self.cache is not None
+        pixels, aspect = self.cache
+        self.cache = pixels.to(device), aspect.to(device)
+        self.targets = self.targets.to(device)
+
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 
@@ -127,6 +143,8 @@ class ManifestImages(Dataset[Batch]):
         chosen = torch.as_tensor(indices)
         if self.cache is not None:
             pixels, aspect = self.cache
+            if self.on_gpu:
+                chosen = chosen.pin_memory().to(pixels.device, non_blocking=True)
             return Batch(pixels[chosen], aspect[chosen], self.targets[chosen])
         pixels, aspect = _stack((self.load(index) for index in indices), len(indices))
         return Batch(pixels, aspect, self.targets[chosen])
@@ -153,17 +171,30 @@ def _as_is(batch: Any) -> Any:
 class ImageData(lightning.LightningDataModule):
     """The train and validation splits of a data version, as batches.
 
-    Order and augmentation of an epoch depend on the seed and the number of the epoch only, so a training that was
-    interrupted goes on exactly as it would have.
+    Order and augmentation depend on the seed, the epoch and the number of the batch only, so a training that was
+    interrupted goes on exactly as it would have, on more devices or fewer too.
+
+    Args:
+        data: The data version.
+        config: The hyperparameters.
+        share: The part of each batch that this process computes at once.
+        interrupted: See `EpochBatches`.
 
     Raises:
         DataRejected: A label has no training image, or there is no validation image.
         SourceUnreadable: See `ManifestImages.load`.
     """
 
-    def __init__(self, data: "DataVersion", config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        data: "DataVersion",
+        config: TrainingConfig,
+        share: Share = _ALL,
+        interrupted: tuple[int, int] = (0, 0),
+    ) -> None:
         super().__init__()
         self.config = config
+        self.share = share
         self.labels = data.labels
         self.augment = Augmentation(config.augmentation, config.preprocessing)
         self.threads = config.data_workers or os.cpu_count() or 1
@@ -172,10 +203,14 @@ class ImageData(lightning.LightningDataModule):
         # The same bytes twice teach nothing twice; the manifest keeps them on one side.
         frame = frame.drop_duplicates(["sha256", "label"])
         train, validation = (frame[frame["split"] == split] for split in ("train", "validation"))
-        _require_images(data, train, validation)
+        _require_images(data, train, validation, share.world)
         self.train = self._images(train, data, whole_image)
         self.validation = self._images(validation, data, centre_crop)
         self.cached = self._fits()
+        self.batches = EpochBatches(
+            len(self.train), config.batch_size, seed=config.seed, share=share, interrupted=interrupted
+        )
+        self.images_at_once = max(1, config.batch_size // (share.world * share.parts))
 
     def _images(
         self, frame: "pd.DataFrame", data: "DataVersion", decode: Callable[[bytes, Preprocessing], StoredImage]
@@ -196,24 +231,29 @@ class ImageData(lightning.LightningDataModule):
             if self.cached and images.cache is None:
                 images.fill_cache(self.threads)
 
+    def keep_on(self, device: torch.device) -> None:
+        """Hold the decoded images in the GPU's own memory, where they take little of it."""
+        caches = [images.cache for images in (self.train, self.validation) if images.cache is not None]
+        if device.type != "cuda" or not caches:
+            return
+        needed = sum(pixels.nbytes for pixels, _ in caches)
+        if needed > _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
+            return
+        for images in (self.train, self.validation):
+            images.move_cache(device)
+
     @override
     def train_dataloader(self) -> DataLoader[Batch]:
-        world, rank = self._place()
-        # Shuffles by seed and epoch (Lightning tells it the epoch), for one device as well as for many.
-        whole_batches = len(self.train) >= self.config.batch_size * world
-        sampler: DistributedSampler[Batch] = DistributedSampler(
-            self.train, num_replicas=world, rank=rank, shuffle=True, seed=self.config.seed, drop_last=whole_batches
-        )
-        return self._loader(self.train, sampler=sampler, drop_last=whole_batches)
+        return self._loader(self.train, batch_sampler=self.batches)
 
     @override
     def val_dataloader(self) -> DataLoader[Batch]:
-        world, rank = self._place()
-        return self._loader(self.validation, sampler=range(rank, len(self.validation), world))
+        own = range(self.share.rank, len(self.validation), self.share.world)
+        return self._loader(self.validation, sampler=own, batch_size=self.images_at_once)
 
     def in_order(self, images: ManifestImages, indices: Sequence[int]) -> DataLoader[Batch]:
         """The chosen images, one after another."""
-        return self._loader(images, sampler=indices)
+        return self._loader(images, sampler=indices, batch_size=self.images_at_once)
 
     def _loader(self, images: ManifestImages, **options: Any) -> DataLoader[Batch]:
         if images.cache is None:
@@ -222,19 +262,10 @@ class ImageData(lightning.LightningDataModule):
                 "num_workers": self.threads,
                 "multiprocessing_context": "spawn",
                 "persistent_workers": True,
+                "prefetch_factor": 4,
             }
-        return DataLoader(
-            images,
-            batch_size=self.config.batch_size,
-            collate_fn=_as_is,
-            pin_memory=torch.cuda.is_available(),
-            **options,
-        )
-
-    def _place(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 1, 0
-        return self.trainer.world_size, self.trainer.global_rank
+        pinned = torch.cuda.is_available() and not images.on_gpu
+        return DataLoader(images, collate_fn=_as_is, pin_memory=pinned, **options)
 
     @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -242,17 +273,18 @@ class ImageData(lightning.LightningDataModule):
         if self.trainer is None or not self.trainer.training:
             return batch._replace(images=batch.images.permute(0, 3, 1, 2).float())
         number = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        key = (self.config.seed, self.trainer.current_epoch, number, self.trainer.global_rank)
-        generator = torch.Generator(batch.aspect.device).manual_seed(_mixed(key))
-        return batch._replace(images=self.augment(batch.images, batch.aspect, generator))
+        generator = torch.Generator(batch.aspect.device).manual_seed(self.batches.seed_of_views(number))
+        views = self.augment(
+            batch.images,
+            batch.aspect,
+            generator,
+            whole=self.batches.batch_size,
+            places=self.share.places(number),
+        )
+        return batch._replace(images=views)
 
 
-def _mixed(key: tuple[int, ...]) -> int:
-    """One well-mixed seed of several numbers."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _require_images(data: "DataVersion", train: "pd.DataFrame", validation: "pd.DataFrame") -> None:
+def _require_images(data: "DataVersion", train: "pd.DataFrame", validation: "pd.DataFrame", world: int) -> None:
     missing = sorted(set(data.labels) - set(train["label"]))
     if missing:
         raise DataRejected(
@@ -260,3 +292,9 @@ def _require_images(data: "DataVersion", train: "pd.DataFrame", validation: "pd.
         )
     if validation.empty:
         raise DataRejected(f"The validation split of {data.name}@{data.version} has no image.")
+    fewest = min(len(train), len(validation))
+    if fewest < world:
+        raise InvalidConfig(
+            f"{world} processes are to train on {data.name}@{data.version}, of which a split has {fewest} images only.",
+            next_step="Set `devices` and `num_nodes` lower.",
+        )

@@ -1,26 +1,30 @@
-"""Train a network on a data version; interrupted at any moment, the next call goes on from the last epoch."""
+"""Train a network on a data version; interrupted at any moment, the next call goes on from the last checkpoint."""
 
-import ctypes
-import importlib
 import logging
+import math
 import os
-import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model.checkpoints import Checkpoint, CheckpointFolder, EpochReport, Progress, training_fingerprint
+from model.checkpoints import CheckpointFolder, EpochReport, Progress, training_fingerprint
 from model.config import TrainingConfig
+from model.follower import CHECKPOINT_SECONDS, Follower
+from model.gpu_memory import free_gpu_memory, memory_exhausted, trains_on_gpu
+from model.local_ranks import local_ranks
+from model.process_state import own_process_state, quiet_lightning
+from model.ranks import Place, Ranks, place_of, together
+from model.sampling import Share
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch._C._distributed_c10d import Store
 
     from model.dataset import ImageData
+    from model.load import MachineLoad
     from model.manifest import DataVersion
 
 __all__ = ["RESULT", "EpochReport", "FitResult", "fit", "stored_result"]
@@ -28,8 +32,6 @@ __all__ = ["RESULT", "EpochReport", "FitResult", "fit", "stored_result"]
 log = logging.getLogger(__name__)
 
 RESULT: Final = "result.json"
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
 
 
 class FitResult(BaseModel):
@@ -44,6 +46,7 @@ class FitResult(BaseModel):
     history: tuple[EpochReport, ...]
     images_per_second: float | None = Field(description="Mean over the epochs; None where there was no fine-tuning.")
     resumed_from_epoch: int | None = Field(description="Where an interrupted training went on; None if from the start.")
+    resumed_at_batch: int = Field(default=0, description="Batches of the next epoch that were done then.")
     seconds: float = Field(description="Of this call.")
 
 
@@ -54,6 +57,10 @@ def fit(
     *,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
+    on_load: "Callable[[MachineLoad], None] | None" = None,
+    on_checkpoint: Callable[[], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> FitResult:
     """Train, or go on training, in `directory`; a training that is finished there is answered at once.
 
@@ -63,67 +70,145 @@ def fit(
         directory: Holds this training's checkpoints and result; no other training's.
         on_epoch: Told of each epoch, once its checkpoint is on the disk.
         on_batch: Told of each training batch: how many are done, of how many in all epochs.
+        on_load: Told every few seconds how fast it goes and what of the GPU that takes.
+        on_checkpoint: Told of each checkpoint in the middle of an epoch, once it is on the disk.
+        stop: Asked after each training batch. Once it answers True, a checkpoint is written and the training ends.
+        checkpoint_seconds: Time between two checkpoints in the middle of an epoch.
 
     Raises:
         DataRejected: A label has no training image, or there is no validation image.
         SourceUnreadable: An image of the manifest can't be read any more.
         TrainingDiverged: The loss is not finite.
+        TrainingInterrupted: `stop` answered True; the same call goes on at the next batch.
         CheckpointCorrupt: The directory belongs to a training with another configuration or other data.
         OSError: The disk is full, or the directory can't be written to; earlier checkpoints stay whole.
     """
     began = time.monotonic()
-    fingerprint = training_fingerprint(config, data.version, data.labels)
-    folder = CheckpointFolder(directory, fingerprint)
-    resumed = folder.newest()
-    if resumed is not None and resumed.progress.finished:
-        stored = stored_result(directory)
-        if stored is not None:
-            return stored
-    if resumed is not None:
-        log.info("Training goes on after epoch %d of %d.", resumed.progress.epoch, config.epochs)
-    progress = _train(data, config, folder, resumed, on_epoch, on_batch)
-    result = _summarise(folder, progress, resumed, time.monotonic() - began)
-    _store_result(directory, result)
-    return result
+    follower = Follower(on_epoch, on_batch, on_load, on_checkpoint, stop, checkpoint_seconds)
+    place, started = place_of(os.environ, config)
+    if started:
+        return fit_as(place, data, config, directory, follower, began=began)
+    finished = _finished(CheckpointFolder(directory, training_fingerprint(config, data.version, data.labels)))
+    if finished is not None:
+        return finished
+    with local_ranks(place, data, config, directory) as (here, store):
+        return fit_as(here, data, config, directory, follower, store=store, began=began)
+
+
+def fit_as(
+    place: Place,
+    data: "DataVersion",
+    config: TrainingConfig,
+    directory: Path,
+    follower: Follower,
+    *,
+    store: "Store | None" = None,
+    began: float | None = None,
+) -> FitResult:
+    """Train as one of the processes that train together: the first alone writes, and knows what was done before.
+
+    Args:
+        place: Which one this is.
+        data: See `fit`.
+        config: See `fit`.
+        directory: See `fit`.
+        follower: Is told by the first only, but may stop the training at any.
+        store: Where the processes meet; None for the address in `place`.
+        began: When this call began, in seconds of the monotonic clock.
+
+    Raises: As `fit` does, and RankLost where another process has gone.
+    """
+    began = time.monotonic() if began is None else began
+    folder = CheckpointFolder(directory, training_fingerprint(config, data.version, data.labels))
+    with quiet_lightning(), together(place, store, gpu=trains_on_gpu(config)) as ranks:
+        finished = ranks.of_first(_finished(folder) if ranks.first else None)
+        if finished is not None:
+            return finished
+        if not ranks.first:
+            follower = Follower(stop=follower.stop, checkpoint_seconds=math.inf)
+        resumed = ranks.of_first(_progress(folder) if ranks.first else None)
+        if resumed is not None and ranks.first:
+            done = f", batch {resumed.batch} of the next" if resumed.batch else ""
+            log.info("Training goes on after epoch %d of %d%s.", resumed.epoch, config.epochs, done)
+        progress = _train(data, config, folder, ranks, follower)
+        result = _summarise(folder, progress, resumed, time.monotonic() - began) if ranks.first else None
+        if result is not None:
+            _store_result(directory, result)
+        result = ranks.of_first(result)
+        assert result is not None
+        return result
+
+
+def _finished(folder: CheckpointFolder) -> FitResult | None:
+    progress = _progress(folder)
+    return stored_result(folder.directory) if progress is not None and progress.finished else None
+
+
+def _progress(folder: CheckpointFolder) -> Progress | None:
+    newest = folder.newest()
+    return None if newest is None else newest.progress
 
 
 def _train(
+    data: "DataVersion", config: TrainingConfig, folder: CheckpointFolder, ranks: Ranks, follower: Follower
+) -> Progress:
+    """All epochs that are missing; in ever smaller parts of a batch, where the GPU's memory has to be found out."""
+    import torch
+
+    parts = 1
+    while True:
+        resumed = ranks.of_first(_progress(folder) if ranks.first else None)
+        if resumed is not None and resumed.finished:
+            return resumed
+        parts = max(parts, 1 if resumed is None else resumed.parts)
+        try:
+            return _train_in(parts, data, config, folder, ranks, resumed, follower)
+        except torch.OutOfMemoryError as error:
+            problem = memory_exhausted(config, Share(ranks.place.rank, ranks.place.world, parts), str(error))
+            parts *= 2
+            if not config.find_batch_size or ranks.place.world > 1 or parts > config.batch_size:
+                raise problem from error
+            log.warning("%s Goes on with each batch in %d parts.", problem, parts)
+        free_gpu_memory()
+
+
+def _train_in(
+    parts: int,
     data: "DataVersion",
     config: TrainingConfig,
     folder: CheckpointFolder,
-    resumed: Checkpoint | None,
-    on_epoch: Callable[[EpochReport], None] | None,
-    on_batch: Callable[[int, int], None] | None,
+    ranks: Ranks,
+    resumed: Progress | None,
+    follower: Follower,
 ) -> Progress:
-    """All epochs that are missing."""
-    if resumed is not None and resumed.progress.finished:
-        return resumed.progress
-    with _quiet_lightning():
-        from model.dataset import ImageData
-        from model.lightning_module import ImageClassifier
-        from model.network import build_network
-        from model.training_loop import EpochKeeper, build_trainer
-        from model.warm_up import warm_up_head
+    from model.dataset import ImageData
+    from model.lightning_module import ImageClassifier
+    from model.network import build_network, compile_network
+    from model.training_loop import ProgressKeeper, build_trainer
+    from model.warm_up import warm_up_head
 
-        with _own_process_state():
-            images = ImageData(data, config)
-            images.setup()
-            network = build_network(config, len(data.labels), pretrained=resumed is None)
-            weights = _class_weights(images) if config.class_weights else None
-            progress = Progress(
-                config=config,
-                labels=data.labels,
-                fingerprint=folder.fingerprint,
-                history=() if resumed is None else resumed.progress.history,
-            )
-            keeper = EpochKeeper(progress, on_epoch, on_batch)
-            trainer = build_trainer(config, folder, keeper, resumes=resumed is not None)
-            if resumed is None and config.head_epochs:
-                warm_up_head(network, images, config, weights, trainer.strategy.root_device)
-            module = ImageClassifier(network, config, weights)
-            checkpoint = None if resumed is None else str(resumed.path)
-            trainer.fit(module, images, ckpt_path=checkpoint, weights_only=True)
-            return keeper.progress
+    share = Share(ranks.place.rank, ranks.place.world, parts)
+    with own_process_state():
+        interrupted = (0, 0) if resumed is None else (resumed.epoch, resumed.batch * parts)
+        images = ImageData(data, config, share, interrupted)
+        images.setup()
+        network = build_network(config, len(data.labels), pretrained=resumed is None)
+        weights = _class_weights(images) if config.class_weights else None
+        progress = resumed or Progress(
+            config=config, labels=data.labels, fingerprint=folder.fingerprint, history=(), parts=parts
+        )
+        keeper = ProgressKeeper(progress, parts, follower, ranks)
+        trainer = build_trainer(config, folder, keeper, ranks, parts)
+        device = trainer.strategy.root_device
+        images.keep_on(device)
+        if config.compile:
+            compile_network(network)
+        if resumed is None and config.head_epochs:
+            warm_up_head(network, images, config, weights, device, keeper.require_going_on)
+        module = ImageClassifier(network, config, weights)
+        checkpoint = None if resumed is None else str(folder.newest_path)
+        trainer.fit(module, images, ckpt_path=checkpoint, weights_only=True)
+        return keeper.progress
 
 
 def _class_weights(images: "ImageData") -> "Tensor":
@@ -132,7 +217,7 @@ def _class_weights(images: "ImageData") -> "Tensor":
     return counts.sum() / (len(counts) * counts)
 
 
-def _summarise(folder: CheckpointFolder, progress: Progress, resumed: Checkpoint | None, seconds: float) -> FitResult:
+def _summarise(folder: CheckpointFolder, progress: Progress, resumed: Progress | None, seconds: float) -> FitResult:
     from model.checkpoints import read_checkpoint
 
     speeds = [report.images_per_second for report in progress.history if report.images_per_second is not None]
@@ -143,7 +228,8 @@ def _summarise(folder: CheckpointFolder, progress: Progress, resumed: Checkpoint
         stopped_early=progress.epoch < progress.config.epochs,
         history=progress.history,
         images_per_second=sum(speeds) / len(speeds) if speeds else None,
-        resumed_from_epoch=None if resumed is None else resumed.progress.epoch,
+        resumed_from_epoch=None if resumed is None else resumed.epoch,
+        resumed_at_batch=0 if resumed is None else resumed.batch,
         seconds=seconds,
     )
 
@@ -160,62 +246,3 @@ def _store_result(directory: Path, result: FitResult) -> None:
     aside = directory / f"{RESULT}.{os.getpid()}.part"  # each of several processes writes the same result
     aside.write_text(result.model_dump_json(indent=2))
     aside.replace(directory / RESULT)
-
-
-@contextmanager
-def _own_process_state() -> Iterator[None]:
-    """Leave the process's random state and settings as they were found."""
-    import torch
-
-    strict, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    with torch.random.fork_rng(), _memory_kept():
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(strict, warn_only=warn_only)
-
-
-@contextmanager
-def _memory_kept() -> Iterator[None]:
-    """Let malloc keep what a batch frees for the next batch.
-
-    By default glibc hands each large block back to the system and gets it, page by page, again: up to a quarter of
-    the CPU time of a training on CPUs.
-    """
-    if not sys.platform.startswith("linux"):
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):  # musl
-        yield
-        return
-    libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-    try:
-        yield
-    finally:
-        libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
-        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
-        libc.malloc_trim(0)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice out of the run's log; errors still come through."""
-    # Sets its loggers' levels itself, when it is imported.
-    importlib.import_module("pytorch_lightning")
-
-    names = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch)\b")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

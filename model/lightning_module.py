@@ -1,6 +1,6 @@
 """How a network is trained, as Lightning sees it: loss, metrics, optimizer and schedule."""
 
-from typing import Any
+from typing import Any, Final
 
 import pytorch_lightning as lightning
 import torch
@@ -11,6 +11,13 @@ from model.config import TrainingConfig
 from model.dataset import Batch
 from model.errors import TrainingDiverged
 from model.network import Classifier
+
+_LOOK_EVERY: Final = 50
+"""Batches between two looks at the loss on a GPU, each of which waits until it has computed all."""
+
+
+def _count(targets: Tensor) -> Tensor:
+    return torch.tensor(float(len(targets)), device=targets.device)
 
 
 class ImageClassifier(lightning.LightningModule):
@@ -33,7 +40,8 @@ class ImageClassifier(lightning.LightningModule):
         classes = network.head.out_features
         self.register_buffer("confusion", torch.zeros(classes, classes, dtype=torch.long), persistent=False)
         self.register_buffer("validation_sum", torch.zeros((), dtype=torch.float64), persistent=False)
-        self.register_buffer("train_sum", torch.zeros(()), persistent=False)
+        # In checkpoints, so that an epoch that goes on in its middle reports all of it.
+        self.register_buffer("train_sum", torch.zeros(()))
         self.confusion: Tensor
         self.validation_sum: Tensor
         self.train_sum: Tensor
@@ -46,26 +54,55 @@ class ImageClassifier(lightning.LightningModule):
         return logits
 
     def on_train_epoch_start(self) -> None:
-        """Draw dropout from a seed of the epoch's own, so that a resumed epoch is the same one."""
-        torch.manual_seed(self.config.seed + 1_000_003 * (self.current_epoch + 1) + self.global_rank)
+        """Not called where an epoch goes on in its middle."""
         self.train_sum.zero_()
 
+    @override
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Draw dropout from a seed of the batch's own, so that it is the same after an interruption."""
+        batches = self.trainer.datamodule.batches  # type: ignore[attr-defined]
+        torch.manual_seed(batches.seed_of_dropout(batch_idx))
+        self.network.dropout.whole = batches.batch_size
+        self.network.dropout.places = batches.share.places(batch_idx)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One batch's loss.
+        """One batch's loss: the mean over the images of all processes, once its gradients are averaged.
 
         Raises:
             TrainingDiverged: It is not finite.
         """
-        loss = nn.functional.cross_entropy(
-            self.network(batch.images), batch.targets, self.class_weights, label_smoothing=self.config.label_smoothing
+        total = nn.functional.cross_entropy(
+            self.network(batch.images),
+            batch.targets,
+            self.class_weights,
+            reduction="sum",
+            label_smoothing=self.config.label_smoothing,
         )
-        if not torch.isfinite(loss):
+        loss = total / self._weight_of(batch.targets)
+        self.train_sum += loss.detach()
+        if not loss.is_cuda or batch_idx % _LOOK_EVERY == 0:
+            self.require_finite(batch_idx)
+        return loss
+
+    def _weight_of(self, targets: Tensor) -> Tensor:
+        """The sum of the images' weights in the loss, as the mean over the processes."""
+        weight = self.class_weights[targets].sum() if self.class_weights is not None else _count(targets)
+        mean = self.trainer.strategy.reduce(weight, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
+    def require_finite(self, batch_idx: int | None = None) -> None:
+        """Look at the sum of the epoch's losses: once it is no number, it stays none.
+
+        Raises:
+            TrainingDiverged: It is not finite.
+        """
+        if not torch.isfinite(self.train_sum):
+            where = "" if batch_idx is None else f", batch {batch_idx + 1}"
             raise TrainingDiverged(
-                f"The loss became {loss.item()} in epoch {self.current_epoch + 1}, batch {batch_idx + 1} "
+                f"The loss became {self.train_sum.item()} in epoch {self.current_epoch + 1}{where} "
                 f"(learning rate {self.optimizers().param_groups[0]['lr']:.2g})."  # type: ignore[union-attr]
             )
-        self.train_sum += loss.detach()
-        return loss
 
     def on_validation_epoch_start(self) -> None:
         self.confusion.zero_()
@@ -107,7 +144,7 @@ class ImageClassifier(lightning.LightningModule):
             backbone=self.config.backbone_learning_rate,
             decay=self.config.layer_decay,
         )
-        optimizer = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.config.weight_decay, fused=self.device.type == "cuda")
         # Two steps of rise and one of fall at least: PyTorch divides by the length of each.
         steps = max(3, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.OneCycleLR(

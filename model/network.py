@@ -8,9 +8,27 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from typing_extensions import override
 
 from model.checkpoints import read_checkpoint
 from model.config import NetworkName, TrainingConfig
+
+
+class SharedDropout(nn.Dropout):
+    """Dropout that drops the same features of an image, in whatever part of its batch it is computed.
+
+    `whole` is the number of images in the batch, `places` where in it the images are that `forward` gets.
+    """
+
+    whole: int | None = None
+    places: slice = slice(None)
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.whole is None or self.p == 0:
+            return super().forward(input)
+        kept = torch.rand(self.whole, input.shape[1], device=input.device)[self.places] >= self.p
+        return input * kept / (1 - self.p)
 
 
 class Classifier(nn.Module):
@@ -40,7 +58,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.frozen = frozen.requires_grad_(False).eval()
         self.blocks = blocks.eval()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SharedDropout(dropout)
         self.head = nn.Linear(width, classes)
         self.mean, self.scale = mean, scale
         nn.init.zeros_(self.head.weight)
@@ -144,6 +162,12 @@ def build_network(config: TrainingConfig, classes: int, *, pretrained: bool) -> 
         pretrained: Load ImageNet's weights; otherwise the weights are random, to be replaced by a checkpoint's.
     """
     return NETWORKS[config.network](config, classes, pretrained).eval()
+
+
+def compile_network(network: Classifier) -> None:
+    """Let torch.compile translate the backbone at its first use; names and values of the weights stay."""
+    network.frozen.compile()
+    network.blocks.compile()
 
 
 def load_network(checkpoint: Path) -> tuple[Classifier, tuple[str, ...], TrainingConfig]:

@@ -1,5 +1,6 @@
 """The head-only warm-up: the backbone's features are computed once, then the linear head is trained on them."""
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -16,12 +17,27 @@ _MOST_IMAGES: Final = 50_000
 
 
 def warm_up_head(
-    network: Classifier, data: ImageData, config: TrainingConfig, class_weights: Tensor | None, device: torch.device
+    network: Classifier,
+    data: ImageData,
+    config: TrainingConfig,
+    class_weights: Tensor | None,
+    device: torch.device,
+    after_each: Callable[[], None],
 ) -> None:
     """Train the head of `network` in place, on the plain views of the training images.
 
     A head that starts from noise would send large, meaningless gradients through a pretrained backbone (Kumar et al.
     2022, "Fine-Tuning can Distort Pretrained Features", section 3).
+
+    Every process of a training does all of it, with the same result.
+
+    Args:
+        network: In eval mode.
+        data: Its training images are used.
+        config: The hyperparameters.
+        class_weights: Of the loss, [classes], or None.
+        device: Where to compute.
+        after_each: Called after each batch of images; what it raises ends the warm-up.
 
     Raises:
         TrainingDiverged: The head's weights are not finite.
@@ -29,7 +45,7 @@ def warm_up_head(
     generator = torch.Generator().manual_seed(config.seed)
     chosen = torch.randperm(len(data.train), generator=generator)[:_MOST_IMAGES].sort().values.tolist()
     network.to(device).eval()
-    features, targets = _features(network, data, chosen, device)
+    features, targets = _features(network, data, chosen, device, after_each)
     weights = None if class_weights is None else class_weights.to(device)
     optimizer = torch.optim.AdamW(
         network.head.parameters(), lr=config.head_warm_up_learning_rate, weight_decay=config.weight_decay
@@ -54,10 +70,13 @@ def warm_up_head(
 
 
 @torch.no_grad()
-def _features(network: Classifier, data: ImageData, indices: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
+def _features(
+    network: Classifier, data: ImageData, indices: list[int], device: torch.device, after_each: Callable[[], None]
+) -> tuple[Tensor, Tensor]:
     features, targets = [], []
     for batch in data.in_order(data.train, indices):
         images = data.augment.plain(batch.images.to(device), batch.aspect.to(device))
         features.append(network.features(images))
         targets.append(batch.targets.to(device))
+        after_each()
     return torch.cat(features), torch.cat(targets)

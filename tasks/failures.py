@@ -69,16 +69,20 @@ def runbook(error_name: str) -> str:
 
 @contextmanager
 def the_jobs_own() -> Iterator[None]:
-    """Raise what a training died of on another machine as what it would have been on this one."""
-    by_code = {kind.exit_code: kind for kind in ERRORS.values()}
+    """Raise the known error that a training ended in on another machine, where it ended in one."""
     try:
         yield
-    except TrainingJobFailed as error:
-        kind = by_code.get(error.process_exit_code or 0)
+    except TrainingJobFailed as failed:
+        kind = next((kind for kind in ERRORS.values() if _is_what_failed(kind, failed)), None)
         # These can be made of a message alone.
         if kind is None or kind.__init__ not in (ModelError.__init__, PlatformError.__init__):
             raise
-        raise kind(str(error), next_step=vars(error).get("next_step")) from error
+        message = str(failed).removesuffix(f" {kind.next_step}")
+        raise kind(message, next_step=vars(failed).get("next_step")) from failed
+
+
+def _is_what_failed(kind: type[Known], failed: TrainingJobFailed) -> bool:
+    return kind.__name__ == failed.error or kind.exit_code == failed.process_exit_code
 
 
 def is_transient(error: BaseException) -> bool:

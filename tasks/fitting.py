@@ -3,23 +3,26 @@
 Needs no Prefect: an Azure ML job fits as a flow run does.
 """
 
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from infra.backend import data_root, tracker
-from infra.errors import PlatformError, TrainingJobFailed
+from infra.errors import PlatformError
 from infra.ports import TrainingJob, TrainingUpdate
 from infra.revision import revision
 from infra.settings import Settings
 from model.config import TrainingConfig
+from model.errors import CheckpointCorrupt, TrainingInterrupted
 from model.manifest import DataVersion
 from tasks.training_state import TrainingState
+from tasks.training_text import TrainingText
 
 if TYPE_CHECKING:
     from model.fit import EpochReport, FitResult
 
 See = Callable[[TrainingUpdate], None]
-STARTS: Final = "Warming up the head"
 
 
 def describe_job(key: str, data: DataVersion, config: TrainingConfig) -> TrainingJob:
@@ -38,16 +41,25 @@ def training_state(key: str, settings: Settings) -> TrainingState:
     return TrainingState(settings.path("training", key), f"{data_root(settings)}/training/{key}")
 
 
-def fit_network(job: TrainingJob, settings: Settings, see: See) -> "FitResult":
+def fit_network(job: TrainingJob, settings: Settings, see: See, stop: Callable[[], bool] | None = None) -> "FitResult":
     """Fit, or go on fitting, the network of this job; what it makes is kept under its key.
 
-    Raises: as `model.fit.fit` does.
+    Args:
+        job: The training.
+        settings: Of this machine.
+        see: Told of each epoch, of progress and of troubles.
+        stop: Asked after each batch; True ends the training with its state kept.
+
+    Raises: as `model.fit.fit` does; TrainingInterrupted once `stop` answered True.
     """
     from model.fit import fit
 
     data, config = DataVersion.model_validate(job.data), TrainingConfig.model_validate(job.config)
     state = training_state(job.key, settings)
     state.bring()
+    _tell_resumed(state, config, see)
+    if not writes():
+        return fit(data, config, state.directory, stop=stop)
     experiment = tracker(settings)
     run = experiment.start(
         job.key,
@@ -55,19 +67,24 @@ def fit_network(job: TrainingJob, settings: Settings, see: See) -> "FitResult":
         parameters=job.config,
         tags={"data_version": data.version, "code": revision()},
     )
-    said = STARTS
+    shown = TrainingText()
 
-    def on_epoch(report: "EpochReport") -> None:
-        nonlocal said
-        said = _describe(report)
-        see(TrainingUpdate(text=said))
+    def keep(when: str) -> None:
         try:
             state.keep()
         except PlatformError as error:
-            # The next epoch's copy makes it good; only another machine would go on from an earlier one.
-            warning = f"The state after epoch {report.epoch} is on this machine only: {error}"
+            # The next copy makes it good; only another machine would go on from an earlier one.
+            warning = f"The state {when} is on this machine only: {error}"
             see(TrainingUpdate(text=warning, level="warning"))
+
+    def on_epoch(report: "EpochReport") -> None:
+        shown.epoch(report)
+        see(TrainingUpdate(text=shown.said))
+        keep(f"after epoch {report.epoch}")
         experiment.log(run, metrics_of(report), step=report.epoch)
+
+    def on_batch(done: int, total: int) -> None:
+        see(TrainingUpdate(text=shown.batch(done, total), done=done / total))
 
     try:
         result = fit(
@@ -75,42 +92,48 @@ def fit_network(job: TrainingJob, settings: Settings, see: See) -> "FitResult":
             config,
             state.directory,
             on_epoch=on_epoch,
-            on_batch=lambda done, total: see(TrainingUpdate(text=said, done=done / total)),
+            on_batch=on_batch,
+            on_load=shown.load,
+            on_checkpoint=lambda: keep("within the epoch"),
+            stop=stop,
         )
+    except TrainingInterrupted:
+        state.keep()
+        see(TrainingUpdate(text=f"Asked to stop: a checkpoint is kept. {shown.said}", level="warning"))
+        raise
     except BaseException:
         experiment.end(run, succeeded=False)
         raise
     state.keep()
-    if result.resumed_from_epoch is not None:
-        went_on = f"The training was interrupted before; it went on after epoch {result.resumed_from_epoch}."
-        see(TrainingUpdate(text=went_on, level="warning"))
     return result
 
 
-def fitted(key: str, settings: Settings) -> "FitResult":
-    """What another machine made under this key, its files brought here.
+def _tell_resumed(state: TrainingState, config: TrainingConfig, see: See) -> None:
+    from model.checkpoints import LAST, read_checkpoint
 
-    Raises: TrainingJobFailed where there is nothing.
-    """
+    with suppress(CheckpointCorrupt):  # none yet; or `fit` takes an earlier one and says so
+        done = read_checkpoint(state.directory / LAST).progress
+        if not done.finished:
+            batches = f", {done.batch} batches of the next one," if done.batch else ""
+            text = f"The training was interrupted before; {done.epoch} of {config.epochs} epochs{batches} were saved."
+            see(TrainingUpdate(text=text, level="warning"))
+
+
+def writes() -> bool:
+    """Whether this process is the one of a distributed training that writes: its rank is 0."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def fitted(key: str, settings: Settings) -> "FitResult | None":
+    """What another machine made under this key, its files brought here; None where it isn't finished."""
     from model.fit import stored_result
 
     state = training_state(key, settings)
     state.bring(newest=True)
-    result = stored_result(state.directory)
-    if result is None:
-        raise TrainingJobFailed(f"The job of {key} ended as if it had worked, but left no result in {state.uri}.")
-    return result
+    return stored_result(state.directory)
 
 
 def metrics_of(report: "EpochReport") -> dict[str, float]:
     """What an epoch measured, by name."""
     numbers = report.model_dump(exclude={"epoch", "epochs"})
     return {name: value for name, value in numbers.items() if value is not None}
-
-
-def _describe(report: "EpochReport") -> str:
-    speed = f", {report.images_per_second:.0f} images/s" if report.images_per_second else ""
-    return (
-        f"Epoch {report.epoch} of {report.epochs}: validation accuracy {report.validation_accuracy:.3f}, "
-        f"loss {report.validation_loss:.3f}{speed}"
-    )

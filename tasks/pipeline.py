@@ -6,7 +6,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Flow, flow, runtime
 from prefect.client.orchestration import get_client
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 # Prefect reads results by blocks whose classes are loaded.
 import infra.azure.results  # noqa: F401
@@ -60,6 +60,11 @@ def _message(error: Known) -> str:
 def completed_as(name: str, message: str, result: R) -> R:
     """A final state of a successful run under a name of its own, such as NotPromoted; for a flow's `return`."""
     return cast("R", Completed(name=name, message=message, data=result))
+
+
+def cancelled(message: str) -> None:
+    """A final state of a run that was cancelled and put its things in order first; for a flow's `return`."""
+    return cast("None", Cancelled(message=message))
 
 
 def rename_run(name: str) -> None:

@@ -1,20 +1,28 @@
 """Training: fit the network, with curves in the tracker and progress in the run."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 from pydantic import Field
 
 from infra.backend import exclusive, folders, tracker, trainer
-from infra.ports import TrainingJob
-from infra.settings import get_settings
+from infra.errors import TrainingJobFailed
+from infra.ports import Trainer, TrainingJob
+from infra.settings import Settings, get_settings
 from model.config import TrainingConfig
+from model.errors import TrainingInterrupted
 from model.manifest import DataVersion
 from tasks.artifacts import Progress, picture
 from tasks.failures import the_jobs_own
 from tasks.fitting import describe_job, fit_network, fitted, metrics_of
 from tasks.stage import Result, key_of, stage
+from tasks.stopping import asked_to_stop, run_is_cancelled
 from tasks.training_shown import Shown
+
+if TYPE_CHECKING:
+    from model.fit import FitResult
 
 
 class Training(Result):
@@ -51,9 +59,7 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
         if elsewhere is None:
             result = fit_network(job, settings, shown.see)
         else:
-            with the_jobs_own():
-                elsewhere.train(job, shown.see)
-            result = fitted(key, settings)
+            result = fitted(key, settings) or _fit_elsewhere(elsewhere, job, settings, shown)
         directory, best = settings.path("training", key), Path(result.checkpoint).name
         place = folders(settings).publish(directory, f"training/{key}", files=(best,))
         shown.end()
@@ -83,10 +89,32 @@ def _shown(directory: Path, curves: bytes) -> Path:
     return shown
 
 
+def _fit_elsewhere(elsewhere: Trainer, job: TrainingJob, settings: Settings, shown: Shown) -> "FitResult":
+    with the_jobs_own():
+        elsewhere.train(job, shown.see)
+    result = fitted(job.key, settings)
+    if result is None:
+        raise TrainingJobFailed(f"The job of {job.label} ended as if it had worked, but left no result ({job.key}).")
+    return result
+
+
+class Fitted(Result):
+    """What became of a job."""
+
+    finished: bool = Field(description="False where its run was cancelled.")
+
+
 @stage("Fit", "fit {job.label}", always=True)
-def fit_here(job: TrainingJob) -> Result:
-    """Fit the network of this job in this process, for a training that waits for it elsewhere."""
+def fit_here(job: TrainingJob) -> Fitted:
+    """Fit the network of this job in this process, for a training that waits for it elsewhere.
+
+    Asked to stop, by SIGTERM or because its run is cancelled, it keeps a checkpoint first.
+
+    Raises: as `fit_network` does.
+    """
     shown = Shown(get_run_logger(), Progress("training", "Training starts"))
-    fit_network(job, get_settings(), shown.see)
-    shown.end()
-    return Result()
+    with asked_to_stop(run_is_cancelled) as stop, suppress(TrainingInterrupted):
+        fit_network(job, get_settings(), shown.see, stop)
+        shown.end()
+        return Fitted(finished=True)
+    return Fitted(finished=False)

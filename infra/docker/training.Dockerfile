@@ -48,6 +48,7 @@ COPY --from=build /opt/ahclassifier /opt/ahclassifier
 WORKDIR /opt/ahclassifier
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# An init that runs what follows: Prefect's Kubernetes worker gives its command as arguments, and a pod's signals reach it.
-ENTRYPOINT ["tini", "-g", "--"]
+# An init that runs what follows: Prefect's Kubernetes worker gives its command as arguments. A pod's signals reach that
+# process alone: it stops those that it started once the checkpoint is written.
+ENTRYPOINT ["tini", "--"]
 CMD ["ahc", "--help"]

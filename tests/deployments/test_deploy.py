@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from deployments.apply import read_deployments
-from deployments.change import Change
+from deployments.change import Change, Difference
 from deployments.cli import run
-from deployments.commands.deploy import SERVER_FILE, deploy_files
+from deployments.commands.deploy import SERVER_FILE, deploy_files, describe
 from deployments.connection import connect
 from infra.errors import ConfigurationError
 from infra.settings import PROJECT, Settings
@@ -38,6 +38,10 @@ def deployments(settings: Settings) -> dict[str, Any]:
             return dict(await read_deployments(client))
 
     return asyncio.run(read())
+
+
+def update_of(field: str, change: Change) -> Difference:
+    return next(item for item in change.fields if item.field == field)
 
 
 def actions(changes: tuple[Change, ...]) -> set[tuple[str, str]]:
@@ -91,14 +95,16 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(prefect_server: Sett
         ("remove", "failing/deploy-test"),
     }
     [update] = [change for change in planned if change.action == "update"]
-    assert set(update.fields) == {
-        "concurrency_limit",
-        "concurrency_options",
-        "description",
-        "parameters",
-        "schedules",
-        "tags",
+    assert {item.field: (item.before, item.after) for item in update.fields} == {
+        "concurrency_limit": (1, None),
+        "concurrency_options": ({"collision_strategy": "ENQUEUE"}, None),
+        "description": ("Counts.", "Counts more."),
+        "parameters.data": ({"source": "here"}, None),
+        "schedules.weekly": (update_of("schedules.weekly", update).before, None),
+        "tags": (["a", "ahc"], ["ahc"]),
     }
+    assert 'description: "Counts." -> "Counts more."' in describe(update)
+    assert "parameters.data: " in describe(update)
     assert deployments(prefect_server)["sample/deploy-test"].description == "Counts."
     assert "unpromoted/deploy-test" not in deployments(prefect_server)
 
@@ -169,6 +175,41 @@ def test_limits_of_the_server_file_are_applied(tmp_path: Path, prefect_server: S
     first = deploy(prefect_server, file, server_file=server)
     assert ("create", "gpu") in actions(first)
     assert deploy(prefect_server, file, server_file=server) == ()
+
+
+def test_a_work_pool_has_the_template_of_its_file(tmp_path: Path, prefect_server: Settings, file: Path) -> None:
+    template = {
+        "job_configuration": {"command": "{{ command }}", "image": "{{ image }}"},
+        "variables": {"type": "object", "properties": {"command": {"type": "string"}, "image": {"type": "string"}}},
+    }
+    (tmp_path / "pools").mkdir()
+    (tmp_path / "pools" / "cluster.yaml").write_text(yaml.safe_dump(template), encoding="utf-8")
+    server = with_pool(tmp_path, template="pools/cluster.yaml", job_variables={"image": "here"})
+    deploy(prefect_server, file, server_file=server)
+
+    async def read() -> Any:
+        async with connect(prefect_server) as client:
+            return (await client.read_work_pool("cluster")).base_job_template
+
+    present = asyncio.run(read())
+    assert present["job_configuration"] == template["job_configuration"]
+    assert present["variables"]["properties"]["image"] == {"type": "string", "default": "here"}
+    assert deploy(prefect_server, file, server_file=server) == ()
+
+
+def test_a_template_without_variables_is_refused(tmp_path: Path, prefect_server: Settings, file: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text("job_configuration: {command: python}\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"cluster\.yaml.*`variables`: Field required"):
+        deploy(prefect_server, file, server_file=with_pool(tmp_path, template="cluster.yaml"))
+
+
+def with_pool(folder: Path, **definition: Any) -> Path:
+    """The shipped server file with one work pool more."""
+    content = yaml.safe_load(SERVER_FILE.read_text(encoding="utf-8"))
+    content["work_pools"]["cluster"] = {"type": "kubernetes", **definition}
+    server = folder / "server.yaml"
+    server.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return server
 
 
 def test_the_shipped_files_can_be_applied(prefect_server: Settings) -> None:

@@ -1,0 +1,62 @@
+"""A process that is asked to stop finishes its step first: SIGTERM, and what else may ask."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+from prefect.exceptions import PrefectHTTPStatusError
+
+ASKED_EVERY: Final = 5.0
+"""Seconds between two questions to a server."""
+
+
+def run_is_cancelled() -> bool:
+    """Whether somebody cancels the flow run that this code is a part of; False while the server doesn't answer."""
+    from prefect import runtime
+    from prefect.client.orchestration import get_client
+
+    with suppress(httpx.TransportError, PrefectHTTPStatusError), get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(runtime.flow_run.id)).state
+        return state is not None and state.is_cancelling()
+    return False
+
+
+@contextmanager
+def asked_to_stop(cancelled: Callable[[], bool] = lambda: False) -> Iterator[Callable[[], bool]]:
+    """Gives a function that answers whether this process is to stop.
+
+    SIGTERM makes it answer True. When the block ends, what SIGTERM did before happens: under Prefect the run counts as
+    crashed, and is continued elsewhere. Signals reach the main thread only: in another one, nothing is changed.
+
+    Args:
+        cancelled: Asked every few seconds whether the work isn't wanted any more.
+    """
+    asked = threading.Event()
+    last = time.monotonic()
+
+    def stop() -> bool:
+        nonlocal last
+        if not asked.is_set() and time.monotonic() - last > ASKED_EVERY:
+            last = time.monotonic()
+            return cancelled()
+        return asked.is_set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(_signal: int, _frame: Any) -> None:
+        asked.set()
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if asked.is_set():
+            signal.raise_signal(signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""Training on a real Kubernetes cluster."""
