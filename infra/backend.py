@@ -6,10 +6,12 @@ secrets. Adapters are imported where they are chosen: one machine needs no Azure
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import fsspec
 
 from infra.environments import load_environment
+from infra.errors import ConfigurationError
 from infra.images import ImageBuilder
 from infra.ledger import ReleaseLedger
 from infra.ledger_files import FileLedger
@@ -27,6 +29,9 @@ from infra.ports import (
 )
 from infra.settings import Backend, Settings
 from infra.trainers import load_trainer
+
+if TYPE_CHECKING:
+    from infra.azure.components import AmlPublication
 
 # A source may lie in Azure whatever the backend; programs open its URL without knowing whose identity that takes. The
 # class is imported with the first such URL.
@@ -87,6 +92,19 @@ def trainer(settings: Settings) -> Trainer | None:
     from infra.azure.trainer import AmlTrainer
 
     return AmlTrainer(described, settings)
+
+
+def publication(settings: Settings) -> "AmlPublication":
+    """Where the training code is published for jobs that start without Prefect.
+
+    Raises:
+        ConfigurationError: With the local backend, which has no such place.
+    """
+    if settings.backend == "azure":
+        from infra.azure.components import AmlPublication
+
+        return AmlPublication(settings)
+    raise ConfigurationError("Training code is published to Azure ML: set AHC_BACKEND=azure.")
 
 
 def folders(settings: Settings) -> FolderStore:

@@ -241,15 +241,25 @@ class LedgerBroken(PlatformError):
 
 
 class TrainingJobFailed(PlatformError):
-    """A training on another machine ended without a result; the message says what its last attempt died of."""
+    """A training on another machine ended without a result; the message says what its last attempt died of.
+
+    Where the job itself ended in a known error, `error` is its class name, or `process_exit_code` its exit code.
+    """
 
     exit_code = 52
     next_step = "Read the job's last log lines; correct what they name, then rerun: it goes on at the last checkpoint."
 
-    def __init__(self, message: str, *, error: str | None = None, next_step: str | None = None) -> None:
-        """`error` is the class name of the known error that the job itself ended in, if it was one."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        error: str | None = None,
+        process_exit_code: int | None = None,
+        next_step: str | None = None,
+    ) -> None:
         super().__init__(message, next_step=next_step)
         self.error = error
+        self.process_exit_code = process_exit_code
 
 
 class DevOpsRefused(PlatformError):

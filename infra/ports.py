@@ -121,8 +121,9 @@ class Trainer(Protocol):
         is told. A cancelled caller cancels the job; one that merely dies leaves it running, for its next attempt.
 
         Raises:
-            TrainingJobFailed: It ended without a result.
-            Known errors of the job itself, such as TrainingDiverged or GpuMemoryExhausted.
+            TrainingJobFailed: It ended without a result; with the exit code of the job's own error, such as that of
+                TrainingDiverged, where it is known.
+            The job's own error itself, where the engine hands it over.
             QuotaExceeded, NotProvisioned, ConfigurationError, ServiceUnavailable.
         """
         ...

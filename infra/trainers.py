@@ -21,7 +21,7 @@ class AzureMlTarget(Frozen):
     compute: str = Field(description="Name of a compute of the workspace: an attached cluster, or an AmlCompute one.")
     instance_type: str | None = Field(default=None, description="On an attached cluster: the kind of its node.")
     component: str = Field(
-        default="ahclassifier-fit", description="The published component; its newest version where none is named."
+        default="ahclassifier_fit", description="The published component; its newest version where none is named."
     )
     version: str | None = Field(default=None, description="Its version: that of the build that published it.")
     processes_per_node: int = Field(default=1, ge=1, le=16, description="One for each GPU of a node.")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from infra.azure.failures import azure_error_behind, translation
-from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable
+from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable, TrainingJobFailed
 from model.errors import ModelError
 
 Known = ModelError | PlatformError
@@ -62,15 +62,27 @@ def ended_as(state_type: str, state_name: str, message: str) -> str:
     return ReleaseRejected.__name__ if expired(state_type, message) else state_name
 
 
-def known_error(name: str | None, message: str) -> Known | None:
-    """The error that a run of another machine ended in, by its state's name and message; None for an unknown name."""
-    error = ERRORS.get(name or "")
-    return error(message.removesuffix(f" {error.next_step}")) if error else None
-
-
 def runbook(error_name: str) -> str:
     """The section of the runbook about the error class of this name."""
     return f"docs/runbook.md#{re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '-', error_name).lower()}"
+
+
+@contextmanager
+def the_jobs_own() -> Iterator[None]:
+    """Raise the known error that a training ended in on another machine, where it ended in one."""
+    try:
+        yield
+    except TrainingJobFailed as failed:
+        kind = next((kind for kind in ERRORS.values() if _is_what_failed(kind, failed)), None)
+        # These can be made of a message alone.
+        if kind is None or kind.__init__ not in (ModelError.__init__, PlatformError.__init__):
+            raise
+        message = str(failed).removesuffix(f" {kind.next_step}")
+        raise kind(message, next_step=vars(failed).get("next_step")) from failed
+
+
+def _is_what_failed(kind: type[Known], failed: TrainingJobFailed) -> bool:
+    return kind.__name__ == failed.error or kind.exit_code == failed.process_exit_code
 
 
 def is_transient(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from model.config import TrainingConfig
 from model.errors import TrainingInterrupted
 from model.manifest import DataVersion
 from tasks.artifacts import Progress, picture
-from tasks.failures import known_error
+from tasks.failures import the_jobs_own
 from tasks.fitting import describe_job, fit_network, fitted, metrics_of
 from tasks.stage import Result, key_of, stage
 from tasks.stopping import asked_to_stop, run_is_cancelled
@@ -90,10 +90,8 @@ def _shown(directory: Path, curves: bytes) -> Path:
 
 
 def _fit_elsewhere(elsewhere: Trainer, job: TrainingJob, settings: Settings, shown: Shown) -> "FitResult":
-    try:
+    with the_jobs_own():
         elsewhere.train(job, shown.see)
-    except TrainingJobFailed as failed:
-        raise known_error(failed.error, str(failed)) or failed from failed
     result = fitted(job.key, settings)
     if result is None:
         raise TrainingJobFailed(f"The job of {job.label} ended as if it had worked, but left no result ({job.key}).")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from infra.cancelling import run_is_cancelled
 from infra.errors import ConfigurationError, ServiceUnavailable, TrainingJobFailed
 from infra.kubernetes.followed_run import FollowedRun
 from infra.ports import TrainingJob, TrainingUpdate
@@ -42,7 +43,7 @@ class PrefectTrainer:
                 ended = followed.to_the_end()
             except BaseException:
                 # Who is killed leaves the job running for its next attempt; who is cancelled doesn't want it any more.
-                if _own_run_is_cancelled(client):
+                if run_is_cancelled():
                     _cancel(client, run)
                 raise
         if ended.state is None or not ended.state.is_completed():
@@ -95,16 +96,6 @@ def _running(client: "SyncPrefectClient", key: str) -> "FlowRun | None":
         )
     )
     return found[0] if found else None
-
-
-def _own_run_is_cancelled(client: "SyncPrefectClient") -> bool:
-    from prefect import runtime
-
-    own = runtime.flow_run.root_flow_run_id
-    if own is None:
-        return False
-    state = client.read_flow_run(own).state
-    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 def _cancel(client: "SyncPrefectClient", run: "FlowRun") -> None:

@@ -14,6 +14,7 @@ from deployments.cli import COMMANDS, DATA_COMMANDS, DEVOPS_COMMANDS, app
 from infra.environments import AzureTarget, Environment
 from infra.gates import Canary, Gates, Shadow, Watch
 from infra.settings import PROJECT, Settings
+from infra.trainers import AzureMlTarget, KubernetesTarget, TrainerFile
 from tasks.failures import ERRORS, OUTCOMES, runbook
 
 COMMANDS_MD = (PROJECT / "docs" / "commands.md").read_text(encoding="utf-8")
@@ -122,12 +123,27 @@ def test_every_flow_is_in_the_table_with_its_parameters_and_those_it_needs():
     }
 
 
-def test_every_key_of_an_environment_file_is_in_the_table_with_its_default():
-    table = {}
-    for keys, default, _ in rows("Environment files"):
+def keys_and_defaults(heading: str) -> dict[str, str]:
+    table: dict[str, str] = {}
+    for keys, default, _ in rows(heading):
         names = [name.strip(" `") for name in keys.split(",")]
         defaults = [value.strip(" `") for value in default.split(",")]
         table |= dict(zip(names, defaults * len(names) if len(defaults) == 1 else defaults, strict=True))
+    return table
+
+
+def test_every_key_of_a_trainer_file_is_in_the_table_with_its_default():
+    table = keys_and_defaults("Trainer files")
+    models = {"": TrainerFile, "kubernetes.": KubernetesTarget, "azure_ml.": AzureMlTarget}
+    fields = {prefix + name: field for prefix, model in models.items() for name, field in model.model_fields.items()}
+    known = {name: field.default for name, field in fields.items() if name not in {"kubernetes", "azure_ml"}}
+    assert set(table) == set(known)
+    for name, default in known.items():
+        assert table[name] == ("" if default is PydanticUndefined else str(default)), name
+
+
+def test_every_key_of_an_environment_file_is_in_the_table_with_its_default():
+    table = keys_and_defaults("Environment files")
     models = {
         "": Environment,
         "gates.": Gates,

@@ -1,0 +1,55 @@
+"""What a training on another machine and who waits for it tell each other: files in the training's shared folder."""
+
+from typing import Any, Final
+
+import fsspec
+from pydantic import Field
+
+from infra.ports import Frozen, TrainingJob
+
+JOB: Final = "job.json"
+OUTCOME: Final = "outcome.json"
+INTERRUPTED: Final = 19
+"""Exit code of a process that was asked to stop in mid-training, and kept its state (TrainingInterrupted)."""
+
+
+class Outcome(Frozen):
+    """How one attempt ended."""
+
+    attempt: str = Field(description="The engine's name for it.")
+    exit_code: int = Field(description="0, or that of the error.")
+    message: str = ""
+    next_step: str = ""
+
+
+class TrainingFolder:
+    """The shared folder of one training, by its fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._files: Any
+        self._files, self._path = fsspec.core.url_to_fs(url)
+
+    @property
+    def job_url(self) -> str:
+        return f"{self.url}/{JOB}"
+
+    def hand_over(self, job: TrainingJob) -> None:
+        self._files.pipe_file(f"{self._path}/{JOB}", job.model_dump_json().encode())
+
+    def job(self) -> TrainingJob:
+        """Raises: FileNotFoundError."""
+        return TrainingJob.model_validate_json(self._files.cat_file(f"{self._path}/{JOB}"))
+
+    def end(self, outcome: Outcome) -> None:
+        """Keep how an attempt ended. Of several processes of one attempt, the first that failed says why."""
+        before = self.outcome()
+        if before is None or before.attempt != outcome.attempt or before.exit_code == 0:
+            self._files.pipe_file(f"{self._path}/{OUTCOME}", outcome.model_dump_json().encode())
+
+    def outcome(self) -> Outcome | None:
+        """How the last attempt that could tell ended; None where none could."""
+        try:
+            return Outcome.model_validate_json(self._files.cat_file(f"{self._path}/{OUTCOME}"))
+        except FileNotFoundError:
+            return None
