@@ -42,9 +42,9 @@ class TrainingFolder:
         return TrainingJob.model_validate_json(self._files.cat_file(f"{self._path}/{JOB}"))
 
     def end(self, outcome: Outcome) -> None:
-        """Keep how an attempt ended. Of several processes of one attempt, the first that failed says why."""
+        """Keep how an attempt ended. Of its processes the first that failed says why: not one that merely lost another."""
         before = self.outcome()
-        if before is None or before.attempt != outcome.attempt or before.exit_code == 0:
+        if before is None or before.attempt != outcome.attempt or before.exit_code in {0, INTERRUPTED}:
             self._files.pipe_file(f"{self._path}/{OUTCOME}", outcome.model_dump_json().encode())
 
     def outcome(self) -> Outcome | None:

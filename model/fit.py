@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.checkpoints import CheckpointFolder, EpochReport, Progress, training_fingerprint
 from model.config import TrainingConfig
+from model.errors import TrainingInterrupted
 from model.follower import CHECKPOINT_SECONDS, Follower
 from model.gpu_memory import free_gpu_memory, memory_exhausted, trains_on_gpu
 from model.local_ranks import local_ranks
 from model.process_state import own_process_state, quiet_lightning
-from model.ranks import Place, Ranks, place_of, together
+from model.ranks import Place, RankLost, Ranks, place_of, together
 from model.sampling import Share
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def fit(
         DataRejected: A label has no training image, or there is no validation image.
         SourceUnreadable: An image of the manifest can't be read any more.
         TrainingDiverged: The loss is not finite.
-        TrainingInterrupted: `stop` answered True; the same call goes on at the next batch.
+        TrainingInterrupted: `stop` answered True, or another process of the training is gone; the same call goes on at
+            the last checkpoint.
         CheckpointCorrupt: The directory belongs to a training with another configuration or other data.
         OSError: The disk is full, or the directory can't be written to; earlier checkpoints stay whole.
     """
@@ -87,7 +89,10 @@ def fit(
     follower = Follower(on_epoch, on_batch, on_load, on_checkpoint, stop, checkpoint_seconds)
     place, started = place_of(os.environ, config)
     if started:
-        return fit_as(place, data, config, directory, follower, began=began)
+        try:
+            return fit_as(place, data, config, directory, follower, began=began)
+        except RankLost as error:
+            raise TrainingInterrupted(str(error)) from error  # the other one says why, where it could
     finished = _finished(CheckpointFolder(directory, training_fingerprint(config, data.version, data.labels)))
     if finished is not None:
         return finished

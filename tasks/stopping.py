@@ -4,26 +4,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
-from uuid import UUID
-
-import httpx
-from prefect.exceptions import PrefectHTTPStatusError
 
 ASKED_EVERY: Final = 5.0
 """Seconds between two questions to a server."""
-
-
-def run_is_cancelled() -> bool:
-    """Whether somebody cancels the flow run that this code is a part of; False while the server doesn't answer."""
-    from prefect import runtime
-    from prefect.client.orchestration import get_client
-
-    with suppress(httpx.TransportError, PrefectHTTPStatusError), get_client(sync_client=True) as client:
-        state = client.read_flow_run(UUID(runtime.flow_run.id)).state
-        return state is not None and state.is_cancelling()
-    return False
 
 
 @contextmanager

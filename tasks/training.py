@@ -8,6 +8,7 @@ from prefect import get_run_logger
 from pydantic import Field
 
 from infra.backend import exclusive, folders, tracker, trainer
+from infra.cancelling import run_is_cancelled
 from infra.errors import TrainingJobFailed
 from infra.ports import Trainer, TrainingJob
 from infra.settings import Settings, get_settings
@@ -18,7 +19,7 @@ from tasks.artifacts import Progress, picture
 from tasks.failures import the_jobs_own
 from tasks.fitting import describe_job, fit_network, fitted, metrics_of
 from tasks.stage import Result, key_of, stage
-from tasks.stopping import asked_to_stop, run_is_cancelled
+from tasks.stopping import asked_to_stop
 from tasks.training_shown import Shown
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from model.fit import FitResult, fit
 from model.manifest import DataVersion
 from model.ranks import Place, place_of
 from model.sampling import Share
+from tests.conftest import free_ports
 from tests.model.training_case import short_training, small_data
 
 TOLERANCE = 1e-4
@@ -133,6 +134,33 @@ def test_processes_that_are_started_from_outside_train_together(data, alone, tmp
     assert results[0].history == results[1].history
     assert_same(results[0], alone)
     assert ended.stdout.count("epoch 1") == 1
+
+
+def test_a_process_that_was_started_from_outside_and_loses_another_is_interrupted(data, tmp_path):
+    for name, value in (("data.json", data), ("config.json", config())):
+        (tmp_path / name).write_text(value.model_dump_json())
+    [port] = free_ports(1)
+    both = []
+    for rank in ("0", "1"):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        arguments = [str(tmp_path / name) for name in ("data.json", "config.json", "fit")]
+        both.append(
+            subprocess.Popen(
+                [sys.executable, "-u", "-m", "tests.model.training_case", *arguments],
+                env={**os.environ, **place, "MASTER_PORT": str(port)},
+                cwd=Path(__file__).parents[2],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    first, second = both
+    assert first.stdout is not None
+    assert first.stdout.readline() == "epoch 0\n"
+    second.kill()
+    _, said = first.communicate(timeout=120)
+    second.communicate()
+    assert "model.errors.TrainingInterrupted: Rank 0 of 2 lost" in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
