@@ -42,7 +42,7 @@ class TrainingFolder:
         return TrainingJob.model_validate_json(self._files.cat_file(f"{self._path}/{JOB}"))
 
     def end(self, outcome: Outcome) -> None:
-        """Keep how an attempt ended. Of its processes the first that failed says why: not one that merely lost another."""
+        """Keep how an attempt ended: by the first of its processes that failed, unless that merely lost another one."""
         before = self.outcome()
         if before is None or before.attempt != outcome.attempt or before.exit_code in {0, INTERRUPTED}:
             self._files.pipe_file(f"{self._path}/{OUTCOME}", outcome.model_dump_json().encode())

@@ -88,16 +88,17 @@ def fit(
     began = time.monotonic()
     follower = Follower(on_epoch, on_batch, on_load, on_checkpoint, stop, checkpoint_seconds)
     place, started = place_of(os.environ, config)
-    if started:
-        try:
+    try:
+        if started:
             return fit_as(place, data, config, directory, follower, began=began)
-        except RankLost as error:
-            raise TrainingInterrupted(str(error)) from error  # the other one says why, where it could
-    finished = _finished(CheckpointFolder(directory, training_fingerprint(config, data.version, data.labels)))
-    if finished is not None:
-        return finished
-    with local_ranks(place, data, config, directory) as (here, store):
-        return fit_as(here, data, config, directory, follower, store=store, began=began)
+        folder = CheckpointFolder(directory, training_fingerprint(config, data.version, data.labels))
+        finished = _finished(folder) if place.nodes == 1 else None  # several machines look together
+        if finished is not None:
+            return finished
+        with local_ranks(place, data, config, directory) as (here, store):
+            return fit_as(here, data, config, directory, follower, store=store, began=began)
+    except RankLost as error:
+        raise TrainingInterrupted(str(error)) from error  # the other one says why, where it could
 
 
 def fit_as(

@@ -56,10 +56,10 @@ def fit_network(job: TrainingJob, settings: Settings, see: See, stop: Callable[[
 
     data, config = DataVersion.model_validate(job.data), TrainingConfig.model_validate(job.config)
     state = training_state(job.key, settings)
-    state.bring()
-    _tell_resumed(state, config, see)
     if not writes():
         return fit(data, config, state.directory, stop=stop)
+    state.bring()
+    _tell_resumed(state, config, see)
     experiment = tracker(settings)
     run = experiment.start(
         job.key,

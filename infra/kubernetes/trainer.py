@@ -67,6 +67,8 @@ class PrefectTrainer:
             deployment,
             parameters={"job": job.model_dump(mode="json")},
             tags=[f"{TAG}{job.key}"],
+            # One node is what every pool starts.
+            job_variables={"nodes": job.nodes} if job.nodes > 1 else None,
             timeout=0,
         )
         return client.read_flow_run(started.id)
