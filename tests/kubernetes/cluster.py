@@ -41,6 +41,15 @@ apiVersion: v1
 kind: Secret
 metadata: {{name: prefect-auth, namespace: {NAMESPACE}}}
 stringData: {{auth-string: "reader:secret"}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: fit, namespace: {NAMESPACE}}}
+spec:
+  clusterIP: None
+  publishNotReadyAddresses: true
+  selector: {{ahclassifier.fit: "true"}}
+  ports: [{{name: rendezvous, port: 29500}}]
 """
 BLOCKER: Final = f"""
 apiVersion: v1
@@ -79,6 +88,36 @@ def pods(flow_run: str) -> list[dict[str, Any]]:
         kubectl("get", "pods", "--selector", f"prefect.io/flow-run-id={flow_run}", "--output", "json")
     )["items"]
     return found
+
+
+def as_nodes(flow_run: str, like: str, nodes: int) -> list[str]:
+    """Start the pods of an indexed Job for this flow run, as the Job of the run `like` has one; answers their names.
+
+    By hand: this Kubernetes may be older than indexed Jobs. They need no GPU, for there may be but one.
+    """
+    names = [f"nodes-{index}" for index in range(nodes)]
+    [job] = json.loads(kubectl("get", "jobs", "--selector", f"prefect.io/flow-run-id={like}", "--output", "json"))[
+        "items"
+    ]
+    for index, name in enumerate(names):
+        template = json.loads(json.dumps(job["spec"]["template"]))
+        spec = template["spec"]
+        container = spec["containers"][0]
+        own = {"PREFECT__FLOW_RUN_ID": flow_run, "JOB_NAME": "nodes", "JOB_COMPLETION_INDEX": str(index)}
+        container["env"] = [
+            *({"name": key, "value": value} for key, value in own.items()),
+            *(item for item in container["env"] if item["name"] not in own),
+        ]
+        for amounts in container["resources"].values():
+            amounts.pop("nvidia.com/gpu", None)
+        labels = {"ahclassifier.fit": "true"}
+        pod = {"metadata": {"name": name, "labels": labels}, "spec": {**spec, "hostname": name}}
+        kubectl("apply", "--filename", "-", given=json.dumps({"apiVersion": "v1", "kind": "Pod", **pod}))
+    return names
+
+
+def phase(pod: str) -> str:
+    return kubectl("get", "pod", pod, "--output", "jsonpath={.status.phase}")
 
 
 def running_pod(flow_run: str) -> str:

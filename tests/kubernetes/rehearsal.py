@@ -12,13 +12,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from model.fit import FitResult
 from model.manifest import DataVersion
-from tests.kubernetes.cluster import RUNS_AS, gpu_taken, kubectl, missing, platform, pods, running_pod, until
+from tests.kubernetes.cluster import (
+    RUNS_AS,
+    as_nodes,
+    gpu_taken,
+    kubectl,
+    missing,
+    phase,
+    platform,
+    pods,
+    running_pod,
+    until,
+)
 from tests.model.training_case import short_training, small_data
 
 if TYPE_CHECKING:
@@ -39,6 +51,8 @@ class Rehearsal:
     data: DataVersion
     client: "SyncPrefectClient"
     reference: FitResult | None = None
+    last: UUID | None = None
+    """The run on the GPU that made the reference."""
     lines: list[str] = field(default_factory=list)
     _trainings: int = 0
 
@@ -145,7 +159,8 @@ def waits_and_is_not_disturbed(act: Rehearsal) -> None:
             parent = act.start()
             act.say(f"   {act.line(parent, 'Insufficient nvidia.com/gpu')}")
         act.completed(parent)
-        act.reference = act.result(act.fitting(parent))
+        act.last = act.fitting(parent)
+        act.reference = act.result(act.last)
         last = act.reference.history[-1]
         act.say(f"   epoch {last.epoch}: loss {last.validation_loss:.6f}, accuracy {last.validation_accuracy:.3f}")
 
@@ -174,6 +189,30 @@ def pod_is_deleted(act: Rehearsal) -> None:
 def process_is_killed(act: Rehearsal) -> None:
     with act.scene("The process is killed by SIGKILL"):
         _disturbed(act, lambda pod: kubectl("exec", pod, "--", "sh", "-c", KILL))
+
+
+def two_pods_train_together(act: Rehearsal) -> None:
+    from prefect.states import Pending, Scheduled
+
+    with act.scene("Two pods train one network"):
+        assert act.last is not None
+        deployment, run = act.client.read_deployment_by_name("fit/gpu"), act.client.read_flow_run(act.last)
+        job = dict(run.parameters["job"])
+        job |= {"key": "two-pods", "nodes": 2, "config": {**job["config"], "num_nodes": 2}}
+        both = act.client.create_flow_run_from_deployment(
+            deployment.id,
+            parameters={"job": job},
+            tags=["training:two-pods"],
+            state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1)),  # no worker takes it
+        )
+        act.client.set_flow_run_state(both.id, Pending(), force=True)
+        nodes = as_nodes(str(both.id), str(act.last), 2)
+        for name in nodes:
+            ended = until(lambda pod=name: phase(pod) if phase(pod) in ("Succeeded", "Failed") else None, "its end")  # type: ignore[misc]
+            assert ended == "Succeeded", kubectl("logs", name)
+        kubectl("delete", "pod", *nodes, "--now")
+        act.say(f"   {act.line(both.id, '[node 1] is done')}")
+        act.say(f"   {act.same_as_uninterrupted(both.id)}")
 
 
 def run_is_cancelled(act: Rehearsal) -> None:
@@ -226,6 +265,7 @@ SCENES: Final[dict[str, Callable[[Rehearsal], None]]] = {
     "waits": waits_and_is_not_disturbed,
     "deleted": pod_is_deleted,
     "killed": process_is_killed,
+    "pods": two_pods_train_together,
     "cancelled": run_is_cancelled,
     "memory": lambda act: memory_is_too_small(act, "420Mi"),
 }
