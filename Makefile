@@ -18,7 +18,7 @@ TOOLS ?= $(HOME)/.cache/ahclassifier
 CHECKOV := $(TOOLS)/checkov-3.3.30
 PIP_AUDIT := $(TOOLS)/pip-audit-2.10.1
 # Lines that look like secrets: names of settings, checksums, trace ids and the fake key of tests.
-NOT_LEAKED := AZURE_CLIENT_SECRET|enableSecretRotation|"passwordAuth"|_SHA256|TRACE = |BUILD = |SECRET = "a-key-
+NOT_LEAKED := AZURE_CLIENT_SECRET|enableSecretRotation|"passwordAuth"|_SHA256|TRACE = |BUILD = |SECRET = "a-key-|existingSecret: |secretName: |secretProviderClass: |SECRET_NAME"\] ==|secret = "env"|0123456789abcdef|somebody:secret@
 
 .PHONY: install up test test-azure test-containers test-e2e benchmark lint types layers check sbom clean \
 	reports audit leaks dockerfiles policies

@@ -79,8 +79,8 @@ def fit_network(job: TrainingJob, settings: Settings, see: See, stop: Callable[[
 
     def on_epoch(report: "EpochReport") -> None:
         shown.epoch(report)
-        see(TrainingUpdate(text=shown.said))
         keep(f"after epoch {report.epoch}")
+        see(TrainingUpdate(text=shown.said))
         experiment.log(run, metrics_of(report), step=report.epoch)
 
     def on_batch(done: int, total: int) -> None:

@@ -15,7 +15,7 @@ from infra.errors import TrainingJobFailed
 from infra.kubernetes.trainer import TAG, PrefectTrainer
 from infra.trainers import load_trainer
 from model.errors import GpuMemoryExhausted, SourceUnreadable
-from tasks.failures import known_error
+from tasks.failures import the_jobs_own
 from tasks.fitting import describe_job, fitted
 from tests.model.training_case import short_training, small_data, train
 
@@ -113,16 +113,16 @@ def test_a_run_that_goes_on_already_is_followed_and_its_error_is_known_by_name(t
     parameters = {"job": job.model_dump(mode="json")}
     client.create_flow_run_from_deployment(deployment.id, parameters=parameters, tags=[f"{TAG}followed"])
     said = []
-    with pytest.raises(TrainingJobFailed) as failed:
+    with pytest.raises(SourceUnreadable), the_jobs_own():
         trainer.train(job, said.append)
     assert "followed" in said[0].text
     assert len(runs(client, "followed")) == 1
-    assert failed.value.error == SourceUnreadable.__name__
-    assert isinstance(known_error(failed.value.error, str(failed.value)), SourceUnreadable)
 
 
 def test_an_error_keeps_its_next_step_once():
-    error = known_error("GpuMemoryExhausted", f"Too little memory. {GpuMemoryExhausted.next_step}")
-    assert isinstance(error, GpuMemoryExhausted)
-    assert (str(error), error.next_step) == ("Too little memory.", GpuMemoryExhausted.next_step)
-    assert known_error("Failed", "whatever") is None
+    told = TrainingJobFailed(f"Too little memory. {GpuMemoryExhausted.next_step}", error="GpuMemoryExhausted")
+    with pytest.raises(GpuMemoryExhausted) as failed, the_jobs_own():
+        raise told
+    assert (str(failed.value), failed.value.next_step) == ("Too little memory.", GpuMemoryExhausted.next_step)
+    with pytest.raises(TrainingJobFailed), the_jobs_own():
+        raise TrainingJobFailed("whatever", error="Failed")

@@ -60,7 +60,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_the_table_of_commands_is_the_contract() -> None:
     assert set(COMMANDS) == {
         *("up", "run", "deploy", "trigger", "status", "score", "why", "rerun"),
-        *("approve", "reject", "rollback", "doctor", "ledger", "version"),
+        *("approve", "reject", "rollback", "doctor", "ledger", "model", "version"),
     }
     assert set(DATA_COMMANDS) == {"fetch", "list"}
 

@@ -9,7 +9,6 @@ from infra.devops.client import DevOps
 from infra.devops.sign_in import TOKEN_OF_A_BUILD, TOKEN_OF_A_PERSON, authorization
 from infra.devops.wanted import Wanted, read_wanted
 from infra.settings import PROJECT
-from tests.azure.fixtures import bench, bench_process, cloud  # noqa: F401
 from tests.devops.organisation import PAT, StandIn
 from tests.devops.standin import standing_in
 

@@ -54,6 +54,7 @@ def test_only_faults_that_may_pass_are_transient():
         "ServiceUnavailable",
         "QuotaExceeded",
         "Conflict",
+        "TrainingInterrupted",
     }
     assert not is_transient(ValueError())
 
