@@ -1,7 +1,7 @@
 """The one part of a training that needs a GPU, as a run of its own on a machine that has one."""
 
 from infra.ports import TrainingJob
-from tasks.pipeline import pipeline
+from tasks.pipeline import cancelled, pipeline
 from tasks.training import fit_here
 
 
@@ -12,4 +12,6 @@ def fit(job: TrainingJob) -> None:
     Args:
         job: The data version, the configuration and the key under which the result is kept.
     """
-    fit_here(job)
+    if not fit_here(job).finished:
+        return cancelled("What it had learnt is kept.")
+    return None

@@ -1,6 +1,5 @@
 """Training: fit the network, with curves in the tracker and progress in the run."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,12 +115,12 @@ def fit_here(job: TrainingJob) -> Fitted:
     settings = get_settings()
     shown = Shown(get_run_logger(), Progress("training", "Training starts"))
     # A machine that was given up may not be gone yet: its successor waits until it is.
-    with (
-        exclusive(f"training/{job.key}/fit", settings),
-        asked_to_stop(run_is_cancelled) as stop,
-        suppress(TrainingInterrupted),
-    ):
-        fit_network(job, settings, shown.see, stop)
+    with exclusive(f"training/{job.key}/fit", settings), asked_to_stop(run_is_cancelled) as stop:
+        try:
+            fit_network(job, settings, shown.see, stop)
+        except TrainingInterrupted:
+            if not run_is_cancelled():
+                raise
+            return Fitted(finished=False)
         shown.end()
         return Fitted(finished=True)
-    return Fitted(finished=False)

@@ -15,6 +15,8 @@ from typing import Any
 from infra.settings import PROJECT
 from tests.azure.scoring_containers import Serving
 
+BEFORE = dict(os.environ)
+"""Without the Azure bench's proxy, behind which a build finds no packages: it stays set once a test of Azure has run."""
 TOOLS = Path(os.environ.get("AHC_CONTAINERS", PROJECT.parent / "shared" / "containers"))
 """The folder of `setup.sh` and `build.sh`, which let this machine build images without any registry."""
 BASE = "localhost/python-base:bookworm"
@@ -39,7 +41,7 @@ def environment() -> dict[str, str]:
     """Where podman finds its images."""
     told = subprocess.run([TOOLS / "setup.sh"], check=True, capture_output=True, text=True).stdout
     exports = dict(item.split("=", 1) for item in told.removeprefix("export ").split())
-    return {**os.environ, **exports}
+    return {**BEFORE, **exports}
 
 
 def podman(*arguments: str, check: bool = True) -> str:
