@@ -16,7 +16,7 @@ from infra.settings import PROJECT
 from tests.azure.scoring_containers import Serving
 
 BEFORE = dict(os.environ)
-"""Without the Azure bench's proxy, which stays set once a test of Azure has run; behind it a build finds no packages."""
+"""Without the proxy of the Azure bench, which stays set once a test of Azure has run: behind it are no packages."""
 TOOLS = Path(os.environ.get("AHC_CONTAINERS", PROJECT.parent / "shared" / "containers"))
 """The folder of `setup.sh` and `build.sh`, which let this machine build images without any registry."""
 BASE = "localhost/python-base:bookworm"
