@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -93,8 +94,10 @@ def pods(flow_run: str) -> list[dict[str, Any]]:
 def as_nodes(flow_run: str, like: str, nodes: int) -> list[str]:
     """Start the pods of an indexed Job for this flow run, as the Job of the run `like` has one; answers their names.
 
-    By hand: this Kubernetes may be older than indexed Jobs. They need no GPU, for there may be but one.
+    By hand: this Kubernetes may be older than indexed Jobs. They need no GPU, for there may be but one, and find the
+    first one by its address: a small DNS knows no pods by name.
     """
+    first: dict[str, Any] = {"valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     names = [f"nodes-{index}" for index in range(nodes)]
     [job] = json.loads(kubectl("get", "jobs", "--selector", f"prefect.io/flow-run-id={like}", "--output", "json"))[
         "items"
@@ -106,14 +109,21 @@ def as_nodes(flow_run: str, like: str, nodes: int) -> list[str]:
         own = {"PREFECT__FLOW_RUN_ID": flow_run, "JOB_NAME": "nodes", "JOB_COMPLETION_INDEX": str(index)}
         container["env"] = [
             *({"name": key, "value": value} for key, value in own.items()),
-            *(item for item in container["env"] if item["name"] not in own),
+            *(item for item in container["env"] if item["name"] not in {*own, "MASTER_ADDR"}),
+            {"name": "MASTER_ADDR", **first},
         ]
         for amounts in container["resources"].values():
             amounts.pop("nvidia.com/gpu", None)
         labels = {"ahclassifier.fit": "true"}
         pod = {"metadata": {"name": name, "labels": labels}, "spec": {**spec, "hostname": name}}
         kubectl("apply", "--filename", "-", given=json.dumps({"apiVersion": "v1", "kind": "Pod", **pod}))
+        if index == 0:
+            first = {"value": until(partial(_address, name), "the address of the first pod")}
     return names
+
+
+def _address(pod: str) -> str | None:
+    return kubectl("get", "pod", pod, "--output", "jsonpath={.status.podIP}") or None
 
 
 def phase(pod: str) -> str:
