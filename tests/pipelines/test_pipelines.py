@@ -213,9 +213,9 @@ def test_a_new_version_reaches_production_with_the_name_of_its_approver(released
     assert build.result == "Succeeded", build.told
     assert ("build.addbuildtag", {}, "colours-v1") in build.step("find", "find", "Find the version").commands
     for environment in ("test", "acceptance", "production"):
-        live = endpoint(environment, server).status().live
-        assert live is not None
-        assert live.label == "colours v1"
+        status = endpoint(environment, server).status()
+        assert status.live is not None, status
+        assert status.live.label == "colours v1"
         assert build.stages[environment].jobs["release"].environment == f"ahc-{environment}"
     [approved] = [event for event in ledger(server).events("production") if event.kind == "approved"]
     assert (approved.by, approved.reason) == ("Jansen@Contoso.com", "checked on 200 photos")
