@@ -70,8 +70,9 @@ def server(bench_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
         endpoint_base_port=endpoints,
     )
     before = dict(os.environ)
+    # The worker's runs inherit it, ports included.
+    os.environ.update({**prefect_environment(settings), **settings_environment(settings)})
     with Platform(settings) as platform:
-        os.environ.update({**prefect_environment(settings), **settings_environment(settings)})
         use_prefect(settings)
         get_settings.cache_clear()
         platform.wait_until_ready()
