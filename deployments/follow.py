@@ -10,14 +10,13 @@ from uuid import UUID
 
 from deployments.lines import Line
 from deployments.watch import Snapshot, Watch
+from infra.continuation import may_continue
 from infra.errors import ServerUnreachable
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-CONTINUATIONS: Final = 3
-"""How often a run whose process died is started again (by the automation in deployments/server.yaml)."""
 GRACE: Final = 10.0
 """Seconds in which that automation answers to a crash."""
 SLOW: Final = 5.0
@@ -84,18 +83,6 @@ async def _last_lines(watch: Watch, lifeline: "Lifeline") -> tuple[Line, ...]:
     while lines is None:
         lines = await lifeline.ask(watch.rest)
     return lines
-
-
-def may_continue(run: "FlowRun") -> bool:
-    """Whether this run crashed and is going to be started again by itself."""
-    state = run.state
-    return (
-        state is not None
-        and state.is_crashed()
-        and state.name == "Crashed"
-        and run.deployment_id is not None
-        and 0 < run.run_count <= CONTINUATIONS
-    )
 
 
 class Lifeline:

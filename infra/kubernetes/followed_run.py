@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from infra.continuation import may_continue
 from infra.ports import TrainingUpdate
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 POLL_SECONDS: Final = 2.0
 CONTINUED_WITHIN: Final = 60.0
 """Seconds in which the automation `Continue crashed runs` answers; after them nobody does."""
-CONTINUATIONS: Final = 3
-"""As often that automation does."""
 LATE: Final = timedelta(seconds=60)
 """How much later than a younger line a log line may reach the server."""
 OBSERVER: Final = ".observer"
@@ -72,7 +71,7 @@ class FollowedRun:
             if run.state is not None and run.state.is_final():
                 crashed_since = crashed_since or time.monotonic()
                 waited = time.monotonic() - crashed_since
-                if not _may_continue(run) or waited > CONTINUED_WITHIN:
+                if not may_continue(run) or waited > CONTINUED_WITHIN:
                     # The last lines come a moment after the state.
                     time.sleep(POLL_SECONDS)
                     self._tell_lines()
@@ -142,8 +141,3 @@ class FollowedRun:
         for bar in bars:
             text = ", ".join(filter(None, (bar.description, self._cost(run))))
             self._see(TrainingUpdate(text=text, done=min(1.0, float(str(bar.data)) / 100)))
-
-
-def _may_continue(run: "FlowRun") -> bool:
-    state = run.state
-    return state is not None and state.is_crashed() and 0 < run.run_count <= CONTINUATIONS

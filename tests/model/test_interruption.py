@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,22 +14,11 @@ from model.config import TrainingConfig
 from model.errors import TrainingInterrupted
 from model.fit import FitResult, fit
 from model.manifest import DataVersion
-from tests.model.training_case import short_training, small_data
+from tests.model.training_case import short_training
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SAME = ("train_loss", "validation_loss", "validation_accuracy", "validation_macro_recall", "learning_rate")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataVersion:
-    return small_data(tmp_path_factory.mktemp("colours"))
 
 
 def config(**changes: object) -> TrainingConfig:

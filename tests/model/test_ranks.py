@@ -5,11 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from model.config import TrainingConfig
 from model.dataset import ImageData
@@ -21,21 +19,10 @@ from model.sampling import Share
 from tests.conftest import free_ports
 from tests.model.training_case import short_training, small_data
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOLERANCE = 1e-4
 """Of losses, relative; sums of floats in another order differ by about 1e-6 after an epoch."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataVersion:
-    return small_data(tmp_path_factory.mktemp("colours"))
 
 
 def config(**changes: object) -> TrainingConfig:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +22,9 @@ from model.manifest import DataVersion
 from model.network import load_network
 from tests.model.training_case import COLOURS, coloured, data_version, short_training, small_data
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SAME = ("train_loss", "validation_loss", "validation_accuracy", "validation_macro_recall", "learning_rate")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> DataVersion:
-    return small_data(tmp_path_factory.mktemp("colours"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.catalogue import entrypoints
 from infra.backend import endpoint, ledger, registry
 from infra.local.platform import Platform
 from infra.local.prefect_env import prefect_environment, use_prefect
@@ -35,16 +34,7 @@ pytestmark = [pytest.mark.azure, pytest.mark.timeout(900)]
 FEW_TESTS = "tests/infra/test_agreement.py"
 FEW_POLICIES = "-k every_exception_has_a_reason"
 """The suites that a pipeline runs, in a handful: what all of them say is said by themselves."""
-PENDING = {"publication"} - set(entrypoints())
-"""Steps whose flow isn't there yet; they are left out, and empty this set when it is."""
 Run = Callable[..., Build]
-
-
-def landed(pipeline: Any) -> Any:
-    """Without the steps of `PENDING`."""
-    for job in (job for stage in pipeline["stages"] for job in stage["jobs"] if "steps" in job):
-        job["steps"] = [step for step in job["steps"] if step.get("name") not in PENDING]
-    return pipeline
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +101,7 @@ def run(sources: Path, bench_process: Any, server: Settings, tmp_path_factory: p
             attempt=attempt,
             signed_in={**IDENTITY, "idToken": "token", "servicePrincipalId": "client", "tenantId": SUBSCRIPTION},
         )
-        return agent.run(landed(expand(FOLDER / f"{name}.yml", parameters, given)))
+        return agent.run(expand(FOLDER / f"{name}.yml", parameters, given))
 
     yield run
     bench_process.assert_clean()
@@ -256,10 +246,6 @@ def test_every_script_was_run(create, remove, main, released):
     scripts = [step.script for build in builds for step in build.steps if step.script is not None]
     run = {origin for script in scripts for origin in script.origins}
     written = {
-        origin
-        for path in FOLDER.rglob("*.yml")
-        for script in scripts_of(load(path))
-        for origin in script.origins
-        if not any(f"ahc run {name}" in script for name in PENDING)
+        origin for path in FOLDER.rglob("*.yml") for script in scripts_of(load(path)) for origin in script.origins
     }
     assert written - run == set()
