@@ -16,8 +16,8 @@ def asked_to_stop(cancelled: Callable[[], bool] = lambda: False) -> Iterator[Cal
     """Gives a function that answers whether this process is to stop.
 
     SIGTERM makes it answer True. When the block ends, what SIGTERM did before happens: under Prefect the run counts as
-    crashed, and is continued elsewhere. That doesn't happen where the work isn't wanted any more. Signals reach only the
-    main thread: in another one, nothing is changed.
+    crashed, and is continued elsewhere; that doesn't happen where the work isn't wanted any more. Signals reach
+    the main thread only: in another one, nothing is changed.
 
     Args:
         cancelled: Asked every few seconds whether the work isn't wanted any more.
