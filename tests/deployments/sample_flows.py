@@ -91,7 +91,12 @@ def killed_once(marker: str) -> str:
     return "survived"
 
 
-@flow
+def linger(flow: object, flow_run: object, state: object) -> None:
+    """Longer than it takes until the run is started again."""
+    time.sleep(4)
+
+
+@flow(on_crashed=[linger])
 def always_killed() -> None:
     """Kills its own process every time."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -124,6 +124,8 @@ def test_a_run_whose_process_is_killed_goes_on_by_itself_but_not_for_ever(
     assert (given_up["exit_code"], given_up["state"]) == (41, "Crashed")
     assert said.count(f"{survived['run']} » Running") == 2
     assert said.count(f"{given_up['run']} » Running") == 4
+    # Each death is reported once, however long the crash hooks take.
+    assert said.count(f"{given_up['run']} » Crashed") == 4
 
 
 def test_an_interrupt_cancels_the_run(deployed: Settings) -> None:
