@@ -2,7 +2,15 @@
 
 from infra.ports import RegisteredModel
 from model.validation import ValidationConfig
-from tasks.data import DataRequest, ValidatedData, build_data_manifest, list_data, locate_data, validate_data
+from tasks.data import (
+    DataRequest,
+    ValidatedData,
+    build_data_manifest,
+    list_data,
+    locate_data,
+    show_findings,
+    validate_data,
+)
 from tasks.pipeline import pipeline, rename_run
 
 DEFAULT_DATA = DataRequest()
@@ -26,4 +34,6 @@ def data_validation(
     manifest = build_data_manifest(source, data.split)
     rename_run(f"data-validation {manifest.data.label}")
     list_data(manifest.data)
-    return ValidatedData(manifest=manifest, validation=validate_data(manifest.data, validation, champion))
+    checked = validate_data(manifest.data, validation, champion)
+    show_findings(checked.report)
+    return ValidatedData(manifest=manifest, validation=checked)

@@ -24,6 +24,7 @@ from model.manifest import (
 )
 from model.validation import ValidationConfig, ValidationReport, validate
 from tasks.artifacts import Progress, create_link_artifact, create_markdown_artifact, table
+from tasks.gate_results import GateResult, show_gate
 from tasks.reports import how_to_open, keep_report
 from tasks.stage import Result, key_of, stage
 
@@ -174,9 +175,23 @@ def validate_data(data: DataVersion, config: ValidationConfig, champion: Registe
     try:
         report.require()
     except DataRejected as error:
+        show_findings(report)
         error.next_step = f"Open {how_to_open(page)}, correct or remove the named files, and run again."
         raise
     return Validation(report=report, html=page)
+
+
+def show_findings(report: ValidationReport) -> None:
+    """Tell what each check said, whether made now or before; what only warns passes."""
+    show_gate(
+        "data",
+        (
+            GateResult(
+                check=finding.check, passed=finding.passed or finding.severity != "blocks", detail=finding.message
+            )
+            for finding in report.findings
+        ),
+    )
 
 
 def _reference(data: DataVersion, champion: RegisteredModel | None) -> str | None:

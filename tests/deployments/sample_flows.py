@@ -12,7 +12,7 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Crashed, Failed, State
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.errors import ConfigurationError
@@ -100,6 +100,12 @@ def linger(flow: object, flow_run: object, state: object) -> None:
 def always_killed() -> None:
     """Kills its own process every time."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@flow
+def crashing() -> State[None]:
+    """Ends as a run whose process is lost, and which doesn't go on by itself."""
+    return Crashed(name="Interrupted", message="The node went away.")
 
 
 @flow(name="lifecycle", flow_run_name="lifecycle {data.source}")

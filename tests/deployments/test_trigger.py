@@ -51,11 +51,11 @@ def ask(settings: Settings, question: Callable[[Any], Any]) -> Any:
     return asyncio.run(answer())
 
 
-def start(*arguments: str) -> "subprocess.Popen[str]":
+def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", "from deployments.cli import main; main()", "trigger", *arguments],
         cwd=PROJECT,
-        env=dict(os.environ),
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -129,15 +129,17 @@ def test_a_run_whose_process_is_killed_goes_on_by_itself_but_not_for_ever(
 
 
 def test_an_interrupt_cancels_the_run(deployed: Settings) -> None:
+    # A person's Ctrl-C, and what an agent of Azure Pipelines sends.
     processes = {
-        number: start("sample/t", "-p", "data.source=x", "-p", "data.size.seconds=60")
-        for number in (signal.SIGINT, signal.SIGTERM)
+        number: start("sample/t", "-p", "data.source=x", "-p", "data.size.seconds=60", TF_BUILD=in_build)
+        for number, in_build in ((signal.SIGINT, "False"), (signal.SIGTERM, "True"))
     }
     for number, process in processes.items():
         shown = read_until(process, "count 2 images » Running")
         process.send_signal(number)
         rest, _ = process.communicate(timeout=60)
         assert process.returncode == 42, shown + rest
+        assert ("##vso[task.logissue type=error;]" in rest) == (number == signal.SIGTERM)
         run_id = UUID(shown.splitlines()[0].rsplit("/", 1)[-1])
         assert ask(deployed, lambda client, wanted=run_id: client.read_flow_run(wanted)).state.is_cancelled()
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from deployments.cli import run
 from deployments.commands.deploy import deploy_files
@@ -18,17 +20,18 @@ from deployments.starting import Request
 from infra.settings import Settings
 from tests.deployments.test_azure_pipelines import Read, agent_reads
 
-FLOWS = ("sample", "judged", "faulty", "fails_once")
+FLOWS = ("sample", "judged", "faulty", "fails_once", "crashing")
+ENTRYPOINTS = (
+    *(f"tests.deployments.sample_flows.{flow}" for flow in FLOWS),
+    "tests.deployments.operations_flows.decided",
+    "flows.data_validation.data_validation",
+)
 
 
 @pytest.fixture(scope="module")
 def deployed(prefect_server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     file = tmp_path_factory.mktemp("pipeline") / "prefect.yaml"
-    entries = [
-        {"name": "t", "entrypoint": f"tests.deployments.{module}.{flow}", "work_pool": {"name": "local"}}
-        for module, flows in (("sample_flows", FLOWS), ("operations_flows", ("decided",)))
-        for flow in flows
-    ]
+    entries = [{"name": "t", "entrypoint": entrypoint, "work_pool": {"name": "local"}} for entrypoint in ENTRYPOINTS]
     file.write_text(yaml.safe_dump({"deployments": entries}), encoding="utf-8")
     asyncio.run(deploy_files(prefect_server, file))
     return prefect_server
@@ -112,6 +115,47 @@ def test_a_failed_run_is_one_error_with_its_failure_card(deployed: Settings, cap
     element = ET.parse(junit).getroot().find("testsuite/testcase/error")
     assert element is not None
     assert "**What to do.**" in (element.text or "")
+
+
+def test_rejected_data_fail_the_build_check_by_check(deployed: Settings, capsys: Any, tmp_path: Path) -> None:
+    for label, count in (("bread", 12), ("soup", 2)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(count):
+            noise = np.random.default_rng([number, len(label)]).integers(0, 255, (48, 64, 3), np.uint8)
+            Image.fromarray(noise).save(tmp_path / "photos" / label / f"{number}.png")
+    junit = tmp_path / "gates.xml"
+    source = f"data.source={tmp_path / 'photos'}"
+    assert run(["trigger", "data-validation/t", "-p", source, "--junit", str(junit)]) == 10
+    out = capsys.readouterr().out
+    (error,) = issues(out, "error")
+    assert "DataRejected." in error
+    assert "'soup' (2)" in error
+    assert variables(out)["state"] == "DataRejected"
+    suite = ET.parse(junit).getroot()[0]
+    failed = {str(case.get("name")) for case in suite.iter("testcase") if case.find("failure") is not None}
+    assert "data: class_size" in failed
+    passed = {str(case.get("name")) for case in suite.iter("testcase") if len(case) == 0}
+    assert {"data: schema", "data: undecodable_images"} <= passed
+    assert suite.get("failures") == str(len(failed))
+
+
+def test_a_crashed_run_fails_the_build(deployed: Settings, capsys: Any, tmp_path: Path) -> None:
+    junit = tmp_path / "gates.xml"
+    assert run(["trigger", "crashing/t", "--junit", str(junit)]) == 41
+    out = capsys.readouterr().out
+    (error,) = issues(out, "error")
+    assert "The node went away." in error
+    assert "docs/runbook.md#crashed" in error
+    assert ET.parse(junit).getroot().find("testsuite/testcase/error") is not None
+
+
+def test_a_build_that_waits_no_longer_fails_and_says_that_the_run_goes_on(deployed: Settings, capsys: Any) -> None:
+    call = ["trigger", "sample/t", "-p", "data.source=x", "-p", "data.size.seconds=8", "--timeout", "1"]
+    assert run(call) == 43
+    out = capsys.readouterr().out
+    (error,) = issues(out, "error")
+    assert "the run goes on" in error
+    assert variables(out)["exitCode"] == "43"
 
 
 def test_a_run_cancelled_elsewhere_fails_the_build_and_silence_is_broken(deployed: Settings, capsys: Any) -> None:
