@@ -80,7 +80,7 @@ def trainer(settings: Settings) -> Trainer | None:
     """Where networks are fitted; None for the process that asks.
 
     Raises:
-        ConfigurationError: There is no such trainer file, it is wrong, or it needs a store that all machines share.
+        ConfigurationError: There is no such trainer file, it is wrong, or it needs the other backend.
     """
     described = load_trainer(settings.trainer, settings.trainers)
     if described.kind == "process":
@@ -89,6 +89,12 @@ def trainer(settings: Settings) -> Trainer | None:
         from infra.kubernetes.trainer import PrefectTrainer
 
         return PrefectTrainer(described)
+    if settings.backend != "azure":
+        raise ConfigurationError(
+            f"The trainer `{settings.trainer}` trains in Azure ML, whose machines read data and write results in the "
+            "platform's storage on Azure; the backend is `local`.",
+            next_step="Set AHC_BACKEND=azure, or AHC_TRAINER=local to train on this machine.",
+        )
     from infra.azure.trainer import AmlTrainer
 
     return AmlTrainer(described, settings)

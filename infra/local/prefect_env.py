@@ -71,6 +71,9 @@ def process_environment(settings: Settings) -> dict[str, str]:
         # `python` of the work pool's command is this one.
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
         "PYTHONUNBUFFERED": "1",
+        # Runs wait four minutes for a server that is away, with their states and log lines, not one; a person who asks
+        # something is told at once.
+        "PREFECT_CLIENT_MAX_RETRIES": "7",
         # Threads of a training that wait for each other sleep instead of spinning: with a neighbour on the same cores,
         # spinning makes an epoch take four times as long.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
