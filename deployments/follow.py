@@ -71,14 +71,16 @@ async def follow(
             if snapshot.run.state is not None and snapshot.run.state.is_final() and waited:
                 break
         await asyncio.sleep(interval)
+    if watch.held() > SLOW:
+        tell(f"Waits up to {watch.held():.0f} s for lines that its processes kept while the server was away.")
     last = await _last_lines(watch, lifeline)
     see(replace(snapshot, bars=(), lines=last))
     return snapshot.run
 
 
 async def _last_lines(watch: Watch, lifeline: "Lifeline") -> tuple[Line, ...]:
-    # The run's process sends its last batch of log lines just before it ends.
-    await asyncio.sleep(1)
+    # The run's process sends its last batch of log lines just before it ends, or when it notices that the server is back.
+    await asyncio.sleep(max(1, watch.held()))
     lines = None
     while lines is None:
         lines = await lifeline.ask(watch.rest)

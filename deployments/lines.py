@@ -44,6 +44,10 @@ class Settling:
         """Let nothing out for a while."""
         self._held_until = max(self._held_until, self._clock() + seconds)
 
+    def held(self) -> float:
+        """Seconds for which nothing is let out yet."""
+        return max(0.0, self._held_until - self._clock())
+
     def ready(self, known: Callable[[Line], bool]) -> list[Line]:
         """What has settled, oldest first. Lines of a run that isn't `known` yet, and all after them, wait for it."""
         now = self._clock()

@@ -86,6 +86,10 @@ class Watch:
         """Keep lines back for a while: after an outage, processes send what they kept one after another."""
         self._settling.hold(seconds)
 
+    def held(self) -> float:
+        """Seconds for which lines are still kept back."""
+        return self._settling.held()
+
     async def _look(self) -> tuple["FlowRun", list["FlowRun"], list["TaskRun"]]:
         run = await self._client.read_flow_run(self._run_id)
         flow_runs = await self._tree(run)

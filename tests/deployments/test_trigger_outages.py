@@ -65,7 +65,7 @@ def test_ten_thousand_lines_of_several_processes_come_once_and_in_order_though_t
     platform: Platform,
 ) -> None:
     refused = trigger("talkers/t", PREFECT_API_AUTH_STRING="admin:wrong", TF_BUILD="True")
-    process = trigger("talkers/t", "-p", f"lines={LINES}", "-p", "seconds=20")
+    process = trigger("talkers/t", "-p", f"lines={LINES}", "-p", "seconds=12")
     assert process.stdout is not None
     shown: list[str] = []
     killed = False
