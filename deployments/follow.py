@@ -79,7 +79,7 @@ async def follow(
 
 
 async def _last_lines(watch: Watch, lifeline: "Lifeline") -> tuple[Line, ...]:
-    # The run's process sends its last batch of log lines just before it ends, or when it notices that the server is back.
+    # The run's process sends its last lines just before it ends, or when it notices that the server is back.
     await asyncio.sleep(max(1, watch.held()))
     lines = None
     while lines is None:
