@@ -82,10 +82,10 @@ class TrainingConfig(BaseModel):
         default=1e-3, gt=0, le=1, description="Peak learning rate of the head-only warm-up."
     )
     head_learning_rate: float = Field(
-        default=5e-4, gt=0, le=1, description="Peak learning rate of the head during fine-tuning."
+        default=2e-4, gt=0, le=1, description="Peak learning rate of the head during fine-tuning."
     )
     backbone_learning_rate: float = Field(
-        default=5e-4, gt=0, le=1, description="Peak learning rate of the backbone's last block."
+        default=1e-4, gt=0, le=1, description="Peak learning rate of the backbone's last block."
     )
     layer_decay: float = Field(
         default=0.8,

@@ -99,10 +99,12 @@ class Rehearsal:
     Args:
         folder: Empty; everything is kept below it.
         tell: Called with a line when something happened.
+        pause: Seconds between two requests of a client.
     """
 
-    def __init__(self, folder: Path, tell: Callable[[str], None] = print) -> None:
+    def __init__(self, folder: Path, tell: Callable[[str], None] = print, pause: float = PAUSE) -> None:
         self.report = Report()
+        self._pause = pause
         self._folder = folder
         self._tell = tell
         self._versions = 0
@@ -308,7 +310,7 @@ class Rehearsal:
                 key = secrets(name, self.settings).get(endpoint_key(name)).get_secret_value()
                 port = self._endpoints + list(ENVIRONMENTS).index(name) + 1
                 images = tuple(colour_image(image) for image in IMAGES)
-                self.report.clients[name] = clients.enter_context(Load(port, key, images=images, pause=PAUSE))
+                self.report.clients[name] = clients.enter_context(Load(port, key, images=images, pause=self._pause))
             yield
 
     def ahc(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":

@@ -9,7 +9,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    with Rehearsal(tmp_path_factory.mktemp("releases") / "rehearsal") as rehearsal:
+    # Clients that leave the cores to the releases, and to the tests beside these.
+    with Rehearsal(tmp_path_factory.mktemp("releases") / "rehearsal", pause=0.2) as rehearsal:
         return rehearsal.run()
 
 
