@@ -42,7 +42,7 @@ async def plan_automations(
             continue
         # Switched off in the UI, it stays off.
         desired = desired.model_copy(update={"enabled": current.enabled})
-        differs = differences(_comparable(desired), _comparable(current))
+        differs = differences(comparable(desired), comparable(current))
         if differs:
             perform = partial(_update, client, current.id, content, current.enabled)
             changes.append(Change("automation", desired.name, "update", differs, perform=perform))
@@ -92,7 +92,12 @@ async def _ids(client: "PrefectClient", content: dict[str, Any]) -> dict[str, UU
     return {name: (await client.read_deployment_by_name(name)).id for name in _runs(content)}
 
 
-def _comparable(automation: Any) -> dict[str, Any]:
+def comparable(automation: Any) -> dict[str, Any]:
+    """An automation as JSON, without what only the server knows, and in one order."""
     content = automation.model_dump(mode="json", exclude={"id", "owner_resource"})
-    content["trigger"].pop("id", None)
+    trigger = content["trigger"]
+    trigger.pop("id", None)
+    for name in ("expect", "after"):  # sets, in an order that changes with each process
+        if name in trigger:
+            trigger[name] = sorted(trigger[name])
     return cast("dict[str, Any]", content)

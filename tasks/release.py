@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
 
 from prefect import get_run_logger
 from pydantic import Field
@@ -21,6 +23,9 @@ from tasks.gates import Hold, Known, holds, lineage_gaps, live_since, release_co
 from tasks.ledger import note
 from tasks.stage import Result, stage
 from tasks.started_by import UNKNOWN, started_by
+
+NAME_SECONDS: Final = 30.0
+"""So long may a name lead to the version before: answers to the question for it are kept for a while."""
 
 
 class Releasable(Result):
@@ -272,10 +277,15 @@ def verified(environment: Environment, digest: str) -> Live:
     """What the endpoint reports, if it is `digest`.
 
     Raises:
-        SmokeTestFailed: It is another one.
+        SmokeTestFailed: It is another one, and stays it.
         EndpointUnreachable: It doesn't answer now.
     """
-    status = endpoint(environment.name, get_settings()).status()
+    target = endpoint(environment.name, get_settings())
+    status = target.status()
+    deadline = monotonic() + NAME_SECONDS
+    while status.live is not None and status.live.digest != digest and monotonic() < deadline:
+        sleep(1)
+        status = target.status()
     next_step = f"Run `ahc status`, then `ahc rollback {environment.name}`."
     if status.live is None:
         raise EndpointUnreachable(

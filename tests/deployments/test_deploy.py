@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.events.schemas.automations import AutomationCore
 
 from deployments.apply import read_deployments
+from deployments.automations import comparable
 from deployments.change import Change, Difference
 from deployments.cli import run
 from deployments.commands.deploy import SERVER_FILE, deploy_files, describe
@@ -216,3 +218,12 @@ def test_the_shipped_files_can_be_applied(prefect_server: Settings) -> None:
     planned = deploy(prefect_server, PROJECT / "prefect.yaml", dry_run=True)
     created = {change.name for change in planned if change.kind == "deployment" and change.action == "create"}
     assert {"lifecycle/local", "release/production", "rollback/test"} <= created
+
+
+def test_the_order_of_a_triggers_events_is_no_difference() -> None:
+    """Prefect keeps them as a set, which has another order in each process."""
+    events = [f"ahc.{name}" for name in "abcdefgh"]
+    trigger = {"type": "event", "posture": "Reactive", "expect": events, "after": events, "threshold": 1, "within": 0}
+    automation = AutomationCore.model_validate({"name": "Many", "trigger": trigger, "actions": []})
+    told = comparable(automation)["trigger"]
+    assert (told["expect"], told["after"]) == (events, events)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,7 +141,9 @@ def test_an_interrupt_cancels_the_run(deployed: Settings) -> None:
         rest, _ = process.communicate(timeout=60)
         assert process.returncode == 42, shown + rest
         assert ("##vso[task.logissue type=error;]" in rest) == (number == signal.SIGTERM)
-        run_id = UUID(shown.splitlines()[0].rsplit("/", 1)[-1])
+        found = re.search(r"/flow-run/([0-9a-f-]{36})", shown)
+        assert found is not None
+        run_id = UUID(found[1])
         assert ask(deployed, lambda client, wanted=run_id: client.read_flow_run(wanted)).state.is_cancelled()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -17,6 +18,7 @@ from deployments.commands.trigger import NotPromoted, Trigger
 from deployments.connection import connect
 from deployments.decisions import Approvals
 from deployments.starting import Request
+from infra.local.prefect_env import use_prefect
 from infra.settings import Settings
 from tests.deployments.test_azure_pipelines import Read, agent_reads
 
@@ -214,10 +216,16 @@ def test_the_name_of_a_builds_approver_reaches_the_release(deployed: Settings, c
     assert code == 0, out
 
 
-def test_a_server_that_is_not_there_is_an_error_of_the_build(
-    deployed: Settings, capsys: Any, monkeypatch: Any, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+@pytest.fixture
+def no_server(deployed: Settings) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+        yield
+    use_prefect(deployed)
+
+
+@pytest.mark.usefixtures("no_server")
+def test_a_server_that_is_not_there_is_an_error_of_the_build(capsys: Any, tmp_path: Path) -> None:
     junit = tmp_path / "gates.xml"
     assert run(["trigger", "judged/t", "--junit", str(junit)]) == 22
     out = capsys.readouterr().out

@@ -145,11 +145,18 @@ def test_a_rollback_meanwhile_ends_the_canary_and_the_candidate(rig):
 def test_a_run_that_is_cancelled_takes_the_share_back(rig):
     rig.release(1)
     candidate = rig.candidate(2)
-    main = threading.main_thread().ident
+    main, ended = threading.main_thread().ident, threading.Event()
 
-    thread = rig.once_divided(lambda: signal.pthread_kill(main, signal.SIGINT))
+    def interrupt():
+        # One that arrives in a destructor is lost.
+        while not ended.is_set():
+            signal.pthread_kill(main, signal.SIGINT)
+            ended.wait(20)
+
+    thread = rig.once_divided(interrupt)
     with pytest.raises(KeyboardInterrupt):
         in_a_run(canary.fn, candidate, limits(rig))
+    ended.set()
     thread.join(60)
     assert rig.endpoint._ask("status", seconds=5)["share"] == 0
     assert rig.endpoint.switch(candidate).version == 2

@@ -8,6 +8,7 @@ from prefect import flow
 
 from infra.errors import EndpointUnreachable, NothingToRollBackTo, SmokeTestFailed, WatchFailed
 from infra.gates import Watch
+from tasks.release import verified
 from tasks.rollback import roll_back, version_before
 from tasks.watch import BASELINE_IMAGES, watch
 from tests.bundles import colour_image
@@ -29,6 +30,15 @@ def rig(prefect_server, tmp_path, monkeypatch):
 def limits(rig, **watch_limits):
     asked = {"seconds": 120, "min_requests": 5, "latency_p95_ms": PATIENT, **watch_limits}
     return rig.environment(watch=Watch(**asked))
+
+
+def test_a_name_that_leads_to_the_version_before_for_a_while_is_waited_for(rig):
+    rig.release(1)
+    candidate = rig.candidate(2)
+    later = threading.Timer(2, rig.endpoint.switch, [candidate])
+    later.start()
+    assert verified(rig.environment(), candidate.model.digest).model.version == 2
+    later.join()
 
 
 def failed_watch(rig, live, environment):
