@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # waits. Whole platforms don't: they train.
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
-E2E := -m pytest --numprocesses 2 --dist loadfile -m e2e
+E2E := -m pytest --numprocesses 2 --dist loadfile -m "e2e and not long"
 SBOM := environment --output-reproducible --spec-version 1.6 --of JSON
 
 
@@ -20,7 +20,7 @@ PIP_AUDIT := $(TOOLS)/pip-audit-2.10.1
 # Lines that look like secrets: names of settings, checksums, trace ids and the fake key of tests.
 NOT_LEAKED := AZURE_CLIENT_SECRET|enableSecretRotation|"passwordAuth"|_SHA256|TRACE = |BUILD = |SECRET = "a-key-|existingSecret: |secretName: |secretProviderClass: |SECRET_NAME"\] ==|secret = "env"|0123456789abcdef|somebody:secret@
 
-.PHONY: install up test test-azure test-containers test-e2e benchmark lint types layers check sbom clean \
+.PHONY: install up test test-azure test-containers test-e2e test-long benchmark lint types layers check sbom clean \
 	reports audit leaks dockerfiles policies
 
 install: $(STAMP)
@@ -46,11 +46,11 @@ layers: install
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/python $(PYTEST) -m "not azure and not containers and not e2e and not benchmark"
+	$(BIN)/python $(PYTEST) -m "not azure and not containers and not e2e and not benchmark and not long"
 
 # On the Azure bench; skipped with the reason where it is not there.
 test-azure: install
-	$(BIN)/python $(PYTEST) -m "azure and not e2e"
+	$(BIN)/python $(PYTEST) -m "azure and not e2e and not long"
 
 # The shipped images, built and run with podman; likewise.
 test-containers: install
@@ -59,11 +59,15 @@ test-containers: install
 test-e2e: install
 	$(BIN)/python $(E2E)
 
+# What `make check` leaves out for the time that it takes: releases under load, each step of them killed, and the like.
+test-long: install
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
+
 # As JUnit and Cobertura. Without what takes the Azure bench, podman or a whole platform; the limit of the coverage is
 # for all tests, so it is `make check` that holds it.
 reports: install
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST) -m "not azure and not containers and not e2e and not benchmark" --junitxml=$(REPORTS)/tests.xml
+	$(BIN)/coverage run $(PYTEST) -m "not azure and not containers and not e2e and not benchmark and not long" --junitxml=$(REPORTS)/tests.xml
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage xml --fail-under=0 -o $(REPORTS)/coverage.xml
 
@@ -92,7 +96,7 @@ benchmark: install
 
 check: lint types layers
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST) -m "not e2e and not benchmark"
+	$(BIN)/coverage run $(PYTEST) -m "not e2e and not benchmark and not long"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/python $(E2E)

@@ -107,6 +107,7 @@ def everywhere(served: Served, expected: dict[SecretStr, bool]) -> None:
         assert {key: accepted(url, key) for key in expected} == expected
 
 
+@pytest.mark.long
 def test_a_rotation_that_was_killed_is_completed_by_its_rerun_or_the_next_and_not_done_twice(
     bench, prefect_server, tmp_path, monkeypatch
 ):

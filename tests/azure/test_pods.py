@@ -19,6 +19,7 @@ def source(cloud, tmp_path):
     return f"{ROOT}/photos"
 
 
+@pytest.mark.long
 def test_a_second_pod_uses_what_the_first_made_and_makes_only_what_is_new(
     prefect_server, cloud, bench, source, tmp_path
 ):

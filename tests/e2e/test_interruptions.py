@@ -58,6 +58,7 @@ def test_a_killed_flow_process_goes_on_by_itself_and_a_power_loss_costs_at_most_
     assert resumed_from(machine) >= reached - 1
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_the_lifecycle_ends_as_if_nothing_had_been(machine, pictures):
     for seconds in (0.5, 2, 4, 7, 11):
         started = machine.start("up", "--once", "--data", str(pictures), *QUICK)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.e2e.rehearsal import STAGES, Rehearsal
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
