@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # waits. Whole platforms don't: they train.
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
-E2E := -m pytest --numprocesses 2 --dist loadfile -m "e2e and not long"
+E2E := -m pytest --numprocesses 3 --dist loadfile -m "e2e and not long"
 SBOM := environment --output-reproducible --spec-version 1.6 --of JSON
 
 
