@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 # waits. Whole platforms don't: they train.
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
+QUICK := -m "not azure and not containers and not e2e and not benchmark and not long"
 E2E := -m pytest --numprocesses 3 --dist loadfile -m "e2e and not long"
 SBOM := environment --output-reproducible --spec-version 1.6 --of JSON
 
@@ -46,7 +47,7 @@ layers: install
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/python $(PYTEST) -m "not azure and not containers and not e2e and not benchmark and not long"
+	$(BIN)/python $(PYTEST) $(QUICK)
 
 # On the Azure bench; skipped with the reason where it is not there.
 test-azure: install
@@ -67,7 +68,7 @@ test-long: install
 # for all tests, so it is `make check` that holds it.
 reports: install
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST) -m "not azure and not containers and not e2e and not benchmark and not long" --junitxml=$(REPORTS)/tests.xml
+	$(BIN)/coverage run $(PYTEST) $(QUICK) --junitxml=$(REPORTS)/tests.xml
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage xml --fail-under=0 -o $(REPORTS)/coverage.xml
 

@@ -4,8 +4,6 @@ import asyncio
 import itertools
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +15,9 @@ from deployments.commands.deploy import deploy_files
 from deployments.in_process import use_prefect_again
 from infra.local.platform import Platform
 from infra.local.prefect_env import prefect_environment, use_prefect
-from infra.settings import PROJECT, Settings, get_settings
+from infra.settings import Settings, get_settings
 from tests.conftest import free_ports, settings_environment
+from tests.deployments.test_trigger import start
 
 LINES = 10_000
 FLOWS = ("talkers", "talker")
@@ -50,22 +49,11 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
     get_settings.cache_clear()
 
 
-def trigger(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", "from deployments.cli import main; main()", "trigger", *arguments],
-        cwd=PROJECT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def test_ten_thousand_lines_of_several_processes_come_once_and_in_order_though_the_server_is_killed(
     platform: Platform,
 ) -> None:
-    refused = trigger("talkers/t", PREFECT_API_AUTH_STRING="admin:wrong", TF_BUILD="True")
-    process = trigger("talkers/t", "-p", f"lines={LINES}", "-p", "seconds=12")
+    refused = start("talkers/t", PREFECT_API_AUTH_STRING="admin:wrong", TF_BUILD="True")
+    process = start("talkers/t", "-p", f"lines={LINES}", "-p", "seconds=12")
     assert process.stdout is not None
     shown: list[str] = []
     killed = False
