@@ -117,16 +117,19 @@ class _Followed:
 
         Raises: as `Trainer.train` does.
         """
-        answered = time.monotonic()
+        answered, lost = time.monotonic(), False
         while True:
             try:
                 details = self._jobs.details(self._name)
             except ServiceUnavailable as error:
                 if time.monotonic() - answered > OUTAGE_SECONDS:
                     raise
-                self._warn(f"{self._name} runs on, but Azure ML doesn't say how: {error}")
+                if not lost:
+                    text = f"{self._name} runs on, but Azure ML doesn't say how: {error}"
+                    self._see(TrainingUpdate(text=text, level="warning"))
+                lost = True
             else:
-                answered = time.monotonic()
+                answered, lost = time.monotonic(), False
                 self._tell(details)
                 if details.status in OVER:
                     return self._ended(details)

@@ -11,15 +11,6 @@ RUN python3 -m venv --without-pip /opt/venv \
         prefect prefect-azure prefect-kubernetes
 
 FROM ${BASE_IMAGE}
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-# The repository's address, where the one who builds knows it.
-ARG SOURCE=
-LABEL org.opencontainers.image.title="ahclassifier prefect" \
-    org.opencontainers.image.description="Runs a Prefect server or a Kubernetes worker of Prefect." \
-    org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}" \
-    org.opencontainers.image.source="${SOURCE}"
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates tini \
@@ -30,6 +21,17 @@ ENV PATH=/opt/venv/bin:$PATH \
     DO_NOT_TRACK=1 \
     HOME=/tmp
 COPY --from=build /opt/venv /opt/venv
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+# The repository's address, where the one who builds knows it.
+ARG SOURCE=
+# Podman takes a LABEL or an ENV from its cache although an argument in it has changed, unless a RUN before it differs.
+RUN test -n "${VERSION}" && test -n "${REVISION}"
+LABEL org.opencontainers.image.title="ahclassifier prefect" \
+    org.opencontainers.image.description="Runs a Prefect server or a Kubernetes worker of Prefect." \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.source="${SOURCE}"
 USER 10001:10001
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tini", "-g", "--"]

@@ -29,26 +29,28 @@ COPY model /opt/scoring/model
 RUN /opt/venv/bin/python -m compileall -q /opt/scoring
 
 FROM ${BASE_IMAGE}
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-# The repository's address, where the one who builds knows it.
-ARG SOURCE=
-LABEL org.opencontainers.image.title="ahclassifier scoring" \
-    org.opencontainers.image.description="Serves one bundle of an image classifier over HTTP." \
-    org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}" \
-    org.opencontainers.image.source="${SOURCE}"
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/scoring \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 \
-    AHC_HOME=/tmp/ahc \
-    AHC_VERSION=${VERSION} \
-    AHC_REVISION=${REVISION}
+    AHC_HOME=/tmp/ahc
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/scoring /opt/scoring
 WORKDIR /opt/scoring
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+# The repository's address, where the one who builds knows it.
+ARG SOURCE=
+# Podman takes a LABEL or an ENV from its cache although an argument in it has changed, unless a RUN before it differs.
+RUN test -n "${VERSION}" && test -n "${REVISION}"
+LABEL org.opencontainers.image.title="ahclassifier scoring" \
+    org.opencontainers.image.description="Serves one bundle of an image classifier over HTTP." \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.source="${SOURCE}"
+ENV AHC_VERSION=${VERSION} \
+    AHC_REVISION=${REVISION}
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM

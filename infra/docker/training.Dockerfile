@@ -23,15 +23,6 @@ COPY deployments /opt/ahclassifier/deployments
 RUN /opt/venv/bin/python -m compileall -q /opt/ahclassifier
 
 FROM ${BASE_IMAGE}
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-# The repository's address, where the one who builds knows it.
-ARG SOURCE=
-LABEL org.opencontainers.image.title="ahclassifier training" \
-    org.opencontainers.image.description="Runs the flows and the training of an image classifier." \
-    org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}" \
-    org.opencontainers.image.source="${SOURCE}"
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 tini \
@@ -44,12 +35,23 @@ ENV PATH=/opt/venv/bin:$PATH \
     DO_NOT_TRACK=1 \
     HOME=/tmp \
     AHC_HOME=/tmp/ahc \
-    AHC_VERSION=${VERSION} \
-    AHC_REVISION=${REVISION} \
     PREFECT_HOME=/tmp/prefect
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/ahclassifier /opt/ahclassifier
 WORKDIR /opt/ahclassifier
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+# The repository's address, where the one who builds knows it.
+ARG SOURCE=
+# Podman takes a LABEL or an ENV from its cache although an argument in it has changed, unless a RUN before it differs.
+RUN test -n "${VERSION}" && test -n "${REVISION}"
+LABEL org.opencontainers.image.title="ahclassifier training" \
+    org.opencontainers.image.description="Runs the flows and the training of an image classifier." \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.source="${SOURCE}"
+ENV AHC_VERSION=${VERSION} \
+    AHC_REVISION=${REVISION}
 USER 10001:10001
 STOPSIGNAL SIGTERM
 # An init that runs what follows: Prefect's Kubernetes worker gives its command as arguments. A pod's signals reach that

@@ -15,7 +15,6 @@ from infra.images import BuiltImage, ImageSource
 
 PROGRAMS: Final = ("podman", "docker")
 LAST_LINES: Final = 20
-LABEL: Final = "org.opencontainers.image."
 
 
 class LocalBuilds:
@@ -46,17 +45,10 @@ class LocalBuilds:
 
     def _run_build(self, source: ImageSource, name: str, tell: Callable[[str], None]) -> None:
         arguments = [word for key, value in source.arguments.items() for word in ("--build-arg", f"{key}={value}")]
-        # Said twice: builders reuse a label of before although the argument in it has changed.
-        labels = [
-            word
-            for key in ("VERSION", "REVISION", "SOURCE")
-            if key in source.arguments
-            for word in ("--label", f"{LABEL}{key.lower()}={source.arguments[key]}")
-        ]
         with tempfile.TemporaryDirectory(prefix="image-") as folder:
             with tarfile.open(fileobj=io.BytesIO(source.archive())) as archive:
                 archive.extractall(folder, filter="data")
-            command = [self._program, "build", *arguments, *labels, "--file", source.dockerfile, "--tag", name, "."]
+            command = [self._program, "build", *arguments, "--file", source.dockerfile, "--tag", name, "."]
             # HEALTHCHECK is of the docker format only, which docker writes anyway.
             environment = {**os.environ, "BUILDAH_FORMAT": "docker"}
             last: deque[str] = deque(maxlen=LAST_LINES)

@@ -50,11 +50,16 @@ def podman(*arguments: str, check: bool = True) -> str:
     return done.stdout.strip()
 
 
-def build(name: str, **arguments: str) -> str:
-    """The image of `infra/docker/NAME.Dockerfile`; quick where nothing that it is made of has changed."""
+def dockerfile(name: str) -> Path:
+    """That of one of the shipped images."""
+    return PROJECT / "infra" / "docker" / f"{name}.Dockerfile"
+
+
+def build(name: str, file: Path | None = None, **arguments: str) -> str:
+    """The image of `infra/docker/NAME.Dockerfile` or of this file; quick where nothing of it has changed."""
     tag = f"localhost/ahc-{name}:test"
     words = [f"{key}={value}" for key, value in arguments.items()]
-    command = [TOOLS / "build.sh", PROJECT, tag, PROJECT / "infra" / "docker" / f"{name}.Dockerfile", *words]
+    command = [TOOLS / "build.sh", PROJECT, tag, file or dockerfile(name), *words]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return tag

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import PROJECT
+from tests.containers import podman
 
 DOCKERFILES = sorted((PROJECT / "infra" / "docker").glob("*.Dockerfile"))
 
@@ -31,3 +32,17 @@ def test_an_image_runs_as_nobody_and_builds_on_any_base(file):
     assert all(line[1] == "${BASE_IMAGE}" for line in words if line[0] == "FROM")
     assert [line[1] for line in words if line[0] == "USER"][-1] == "10001:10001"
     assert "constraint constraints.txt" in text
+
+
+@pytest.mark.containers
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda path: path.stem)
+def test_an_image_says_its_own_revision_though_only_that_has_changed(images_can_be_built, file, tmp_path):
+    lines = file.read_text().splitlines()
+    said = tmp_path / "Dockerfile"
+    said.write_text("\n".join(["ARG BASE_IMAGE", "FROM ${BASE_IMAGE}", *lines[lines.index("ARG VERSION=0.0.0") :]]))
+    for revision in ("first", "second"):
+        image = podman.build("revision", said, VERSION="1.2.3", REVISION=revision, SOURCE=f"https://{revision}.example")
+        facts = podman.podman("image", "inspect", "--format", "{{.Labels}} {{.Config.Env}}", image)
+        assert f"image.revision:{revision} " in facts
+        assert f"image.source:https://{revision}.example " in facts
+        assert "AHC_REVISION" not in facts or f"AHC_REVISION={revision}" in facts
