@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 4
 PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
 QUICK := -m "not azure and not containers and not e2e and not benchmark and not long"
-E2E := -m pytest --numprocesses 3 --dist loadfile -m "e2e and not long"
+E2E = -m pytest --numprocesses 3 --dist loadfile -m "e2e and not long" --junitxml=$(REPORTS)/e2e.xml
 SBOM := environment --output-reproducible --spec-version 1.6 --of JSON
 
 
@@ -62,7 +62,7 @@ test-e2e: install
 
 # What `make check` leaves out for the time that it takes: releases under load, each step of them killed, and the like.
 test-long: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long --junitxml=$(REPORTS)/long.xml
 
 # As JUnit and Cobertura. Without what takes the Azure bench, podman or a whole platform; the limit of the coverage is
 # for all tests, so it is `make check` that holds it.

@@ -1,6 +1,6 @@
 """Whether who runs this code was cancelled, and doesn't merely die."""
 
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from infra.correlation import root_run
@@ -15,15 +15,23 @@ def run_is_cancelled() -> bool:
     the difference. Where it doesn't answer, the run counts as not cancelled.
     """
     from prefect import runtime
+
+    return bool(_states({str(runtime.flow_run.id), root_run()} if runtime.flow_run.id else set()) & CANCELLED)
+
+
+def run_is_cancelling() -> bool:
+    """Whether somebody asked this very flow run to stop and its state doesn't say yet that it has; as above."""
+    from prefect import runtime
+
+    return "CANCELLING" in _states({str(runtime.flow_run.id)} if runtime.flow_run.id else set())
+
+
+def _states(runs: set[str]) -> set[str]:
     from prefect.client.orchestration import get_client
 
-    runs = {str(runtime.flow_run.id), root_run()} if runtime.flow_run.id else set()
     try:
         with get_client(sync_client=True) as client:
-            return any(_state(client.read_flow_run(UUID(run))) in CANCELLED for run in runs)
+            found = [client.read_flow_run(UUID(run)).state for run in runs]
     except Exception:  # noqa: BLE001 - whatever keeps the server from answering
-        return False
-
-
-def _state(run: Any) -> str:
-    return run.state.type.value if run.state else ""
+        return set()
+    return {state.type.value for state in found if state}

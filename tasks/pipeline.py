@@ -6,11 +6,11 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Flow, flow, runtime
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 # Prefect reads results by blocks whose classes are loaded.
 import infra.azure.results  # noqa: F401
+from infra.cancelling import run_is_cancelling
 from infra.errors import PlatformError
 from model.errors import ModelError
 from tasks.failures import Known, translated
@@ -35,8 +35,7 @@ def pipeline(name: str, run_name: str, *, keep_result: bool = False) -> Callable
     """
 
     def decorate(function: Callable[P, R]) -> Flow[P, R]:
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        def attempt(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 with run_span(name, function, *args, **kwargs) as tell, translated():
                     result = function(*args, **kwargs)
@@ -48,6 +47,19 @@ def pipeline(name: str, run_name: str, *, keep_result: bool = False) -> Callable
             except Exception as error:
                 publish_failure_card(error, name)
                 raise
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                ended = attempt(*args, **kwargs)
+            except Exception:
+                if not run_is_cancelling():
+                    raise
+            else:
+                if not run_is_cancelling():
+                    return ended
+            # The server takes no other end of it, and would show it as Cancelling for minutes.
+            return cast("R", cancelled("It had ended by itself before it could be stopped; what it made is kept."))
 
         return flow(name=name, flow_run_name=run_name, persist_result=keep_result)(run)
 
@@ -64,12 +76,12 @@ def completed_as(name: str, message: str, result: R) -> R:
 
 
 def cancelled(message: str) -> None:
-    """A final state of a run that was cancelled and put its things in order first; for a flow's `return`."""
-    state: State[Any] = Cancelled(message=message)
+    """A final state of a run that somebody cancelled, after it has put its things in order; for a flow's `return`."""
     with get_client(sync_client=True) as client:
         # The engine's own proposal leaves a run in Cancelling.
-        client.set_flow_run_state(cast("Any", runtime.flow_run.id), state, force=True)
-    return cast("None", state)
+        client.set_flow_run_state(cast("Any", runtime.flow_run.id), Cancelled(message=message), force=True)
+    # Another one: that which the client has sent belongs to the run, and Prefect would take it for a subflow's.
+    return cast("None", Cancelled(message=message))
 
 
 def rename_run(name: str) -> None:

@@ -22,6 +22,7 @@ from tests.conftest import free_ports
 from tests.e2e import browser
 from tests.e2e.conftest import AHC
 from tests.infra.load import Load
+from tests.infra.local_endpoint import stop_endpoints
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -138,7 +139,7 @@ class Rehearsal:
         os.environ.update(prefect_environment(self.settings))
         self.platform = self._resources.enter_context(Platform(self.settings, self._tell))
         self.platform.wait_until_ready()
-        self._resources.callback(self._stop_endpoints)
+        self._resources.callback(stop_endpoints, self.settings)
         self.ahc("deploy")
         return self
 
@@ -404,12 +405,6 @@ class Rehearsal:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what}: not within {PATIENCE:g} s")
             time.sleep(0.1)
-
-    def _stop_endpoints(self) -> None:
-        from infra.backend import endpoint
-
-        for name in ENVIRONMENTS:
-            endpoint(name, self.settings).stop()
 
 
 def _message(done: "subprocess.CompletedProcess[str]") -> str:

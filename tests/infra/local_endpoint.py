@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra.environments import Environment
+from infra.backend import endpoint
+from infra.environments import Environment, environment_names
 from infra.local.endpoint import LocalEndpoint
 from infra.settings import Settings
 from tests.conftest import free_ports
@@ -34,11 +35,17 @@ def make_endpoint(home: Path, secrets: KeptSecrets, port: int) -> LocalEndpoint:
 @contextlib.contextmanager
 def local_endpoint(home: Path) -> Iterator[tuple[LocalEndpoint, SecretStr]]:
     secrets = KeptSecrets()
-    endpoint = make_endpoint(home, secrets, free_ports(1)[0])
+    made = make_endpoint(home, secrets, free_ports(1)[0])
     try:
-        yield endpoint, secrets.ensure("test-endpoint-key-primary")
+        yield made, secrets.ensure("test-endpoint-key-primary")
     finally:
-        endpoint.stop()
+        made.stop()
+
+
+def stop_endpoints(settings: Settings) -> None:
+    """Those of every environment."""
+    for name in environment_names(settings.environments):
+        endpoint(name, settings).stop()
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:

@@ -25,6 +25,7 @@ HOST: Final = os.environ.get("AHC_CLUSTER_HOST", "10.244.76.1")
 IMAGE: Final = os.environ.get("AHC_TRAINING_IMAGE", "localhost/training:ci")
 """An image of infra/docker/training.Dockerfile that the cluster has."""
 PATIENCE: Final = 600.0
+STOP_SECONDS: Final = 30.0
 OBJECTS: Final = f"""
 apiVersion: v1
 kind: Namespace
@@ -259,3 +260,8 @@ def _worker(pool: str, log: Path, environment: dict[str, str]) -> Iterator[None]
             yield
         finally:
             worker.terminate()
+            try:
+                worker.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                # It waits for the runs that it started, which nobody wants any more.
+                worker.kill()

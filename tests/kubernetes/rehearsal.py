@@ -69,11 +69,11 @@ class Rehearsal:
 
     # --- what a scene does ---
 
-    def start(self) -> UUID:
+    def start(self, epochs: int = EPOCHS) -> UUID:
         """A training of its own key that computes what all others do: how much is cached changes no number."""
         self._trainings += 1
         config = short_training(
-            epochs=EPOCHS, head_epochs=1, early_stopping_patience=0, cache_limit_mb=2000 + self._trainings
+            epochs=epochs, head_epochs=1, early_stopping_patience=0, cache_limit_mb=2000 + self._trainings
         )
         deployment = self.client.read_deployment_by_name("training/local")
         parameters = {
@@ -219,7 +219,7 @@ def run_is_cancelled(act: Rehearsal) -> None:
     from prefect.states import Cancelling
 
     with act.scene("The training is cancelled in the UI"):
-        parent = act.start()
+        parent = act.start(epochs=1000)
         fitting = act.fitting(parent)
         act.line(fitting, "Epoch 2 of")
         act.client.set_flow_run_state(parent, Cancelling())

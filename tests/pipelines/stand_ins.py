@@ -11,10 +11,12 @@ def _nothing(inputs: Mapping[str, str], sources: Path) -> str:
 
 
 def _test_results(inputs: Mapping[str, str], sources: Path) -> str:
-    file = Path(inputs["searchFolder"], inputs["testResultsFiles"])
-    if not file.exists():
-        return f"{file} is not there" if inputs.get("failTaskOnMissingResultsFile") == "true" else ""
-    return "" if ET.parse(file).getroot().tag in ("testsuite", "testsuites") else f"{file} is no JUnit"
+    files = list(Path(inputs["searchFolder"]).glob(inputs["testResultsFiles"]))
+    if not files:
+        missing = f"no {inputs['testResultsFiles']} in {inputs['searchFolder']}"
+        return missing if inputs.get("failTaskOnMissingResultsFile") == "true" else ""
+    wrong = [file.name for file in files if ET.parse(file).getroot().tag not in ("testsuite", "testsuites")]
+    return f"no JUnit: {wrong}" if wrong else ""
 
 
 def _coverage(inputs: Mapping[str, str], sources: Path) -> str:

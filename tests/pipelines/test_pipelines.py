@@ -24,6 +24,7 @@ from tests.conftest import free_ports, settings_environment
 from tests.devops.organisation import BUILD_TOKEN
 from tests.devops.standin import standing_in
 from tests.devops.test_approvals import JANSEN, approve, stage_waits
+from tests.infra.local_endpoint import stop_endpoints
 from tests.pipelines import machine
 from tests.pipelines.expansion import expand, load, scripts_of
 from tests.pipelines.runner import Agent, Build
@@ -67,6 +68,7 @@ def server(bench_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
         get_settings.cache_clear()
         platform.wait_until_ready()
         yield settings
+        stop_endpoints(settings)
         os.environ.clear()
         os.environ.update(before)
         get_settings.cache_clear()
@@ -170,6 +172,12 @@ def released(
         yield first, run("AHImgClassifier-cd", attempt=2, **variables)
 
 
+@pytest.fixture(scope="module")
+def nightly(run: Run) -> Build:
+    """Which tests it would run; they take an hour."""
+    return run("AHImgClassifier-nightly", PYTEST_ADDOPTS="--collect-only --quiet")
+
+
 def status_of(environment: str, server: Settings, patience: float = 60) -> EndpointStatus:
     """Asked again where it took too long to answer, as it may on a busy machine."""
     deadline = time.monotonic() + patience
@@ -240,9 +248,15 @@ def test_a_change_that_breaks_a_rule_is_red_and_goes_no_further(run, main, sourc
     assert build.result == "Failed"
 
 
-def test_every_script_was_run(create, remove, main, released):
+def test_whole_platforms_are_tested_every_night(nightly):
+    assert nightly.result == "Succeeded", nightly.told
+    assert "tests/e2e/test_lifecycle.py" in nightly.step("check", "platforms", "End-to-end tests").output
+    assert "tests/e2e/test_releases.py" in nightly.step("check", "platforms", "Long tests").output
+
+
+def test_every_script_was_run(create, remove, main, released, nightly):
     """A script that no test runs may say anything."""
-    builds = (create, *remove, main, *released)
+    builds = (create, *remove, main, *released, nightly)
     scripts = [step.script for build in builds for step in build.steps if step.script is not None]
     run = {origin for script in scripts for origin in script.origins}
     written = {

@@ -27,6 +27,7 @@ def expanded() -> dict[str, Any]:
         "cd-told": expand(cd, {}, {"Build.Reason": "ResourceTrigger"}),
         "cd-manual": expand(cd, {"model": "food:7", "environments": ["test"]}, {"Build.Reason": "Manual"}),
     }
+    found["nightly"] = expand(FOLDER / "AHImgClassifier-nightly.yml")
     for target in TARGETS:
         found[f"create-{target}"] = expand(FOLDER / "iac-create-environment-pipeline-arm.yml", {"environment": target})
         found[f"remove-{target}"] = expand(

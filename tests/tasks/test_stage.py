@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from prefect import runtime
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.states import Cancelling
 
 from infra.errors import EndpointUnreachable
 from model.errors import BundleCorrupt
@@ -167,3 +169,22 @@ def test_a_key_changes_with_the_source_of_an_imported_module(tmp_path, monkeypat
     assert key_of("s", code=["model.a"]) == before
     (package / "b.py").write_text("x = 2\n")
     assert key_of("s", code=["model.a"]) != before
+
+
+@pipeline("late", "late")
+def cancelled_too_late(error: str) -> str:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(runtime.flow_run.id, Cancelling())
+    if error:
+        raise ValueError(error)
+    return "done"
+
+
+@pytest.mark.parametrize("error", ["", "broken"])
+def test_a_run_that_ended_before_its_cancellation_reached_it_is_cancelled_at_once(error):
+    state = cancelled_too_late(error, return_state=True)
+    assert state.is_cancelled()
+    with get_client(sync_client=True) as client:
+        kept = client.read_flow_run(state.state_details.flow_run_id).state
+    assert kept.is_cancelled()
+    assert "ended by itself" in kept.message
