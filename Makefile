@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 # Processes that test side by side, file by file; each starts its own Prefect server and its own Azure bench, and mostly
 # waits. Whole platforms don't: they train.
 WORKERS ?= 4
-PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
+# Files start in the order in which tests/conftest.py puts them: the longest first.
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 QUICK := -m "not azure and not containers and not e2e and not benchmark and not long"
 E2E = -m pytest --numprocesses 3 --dist loadfile -m "e2e and not long" --junitxml=$(REPORTS)/e2e.xml
 SBOM := environment --output-reproducible --spec-version 1.6 --of JSON
@@ -67,10 +68,8 @@ test-long: install
 # As JUnit and Cobertura. Without what takes the Azure bench, podman or a whole platform; the limit of the coverage is
 # for all tests, so it is `make check` that holds it.
 reports: install
-	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST) $(QUICK) --junitxml=$(REPORTS)/tests.xml
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage xml --fail-under=0 -o $(REPORTS)/coverage.xml
+	$(BIN)/python $(PYTEST) $(QUICK) --junitxml=$(REPORTS)/tests.xml \
+		--cov --cov-report=xml:$(REPORTS)/coverage.xml --cov-fail-under=0
 
 # Known vulnerabilities of the pinned packages, by the advisories of PyPI.
 audit: $(PIP_AUDIT)/complete
@@ -96,10 +95,7 @@ benchmark: install
 	$(BIN)/pytest -m benchmark -s
 
 check: lint types layers
-	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST) -m "not e2e and not benchmark and not long"
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/python $(PYTEST) -m "not e2e and not benchmark and not long" --cov
 	$(BIN)/python $(E2E)
 
 # What is in the Python environments of the images, as CycloneDX JSON with licences: build/sbom/IMAGE.cdx.json. Each is

@@ -30,7 +30,15 @@ _slots = itertools.count(random.randrange(80))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On a subscription only the contract suites run: the others inject faults, or name what is on the bench alone."""
+    """Files that may take longest come first, so that no process is left with one of them at the end.
+
+    On a subscription only the contract suites run: the others inject faults, or name what is on the bench alone.
+    """
+    limits: dict[Path, float] = {}
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        limits[item.path] = max(limits.get(item.path, 0), marker.args[0] if marker else 0)
+    items.sort(key=lambda item: -limits[item.path])
     if config.getoption("--azure") != "live":
         return
     contract = Path(__file__).parent / "contract"

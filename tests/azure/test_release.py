@@ -77,7 +77,7 @@ def described(folder: Path, **environments: dict[str, Any]) -> Path:
     return folder
 
 
-@pytest.fixture(params=["container-instances", "app-service"])
+@pytest.fixture(params=["container-instances", pytest.param("app-service", marks=pytest.mark.long)])
 def kind(request) -> str:
     return str(request.param)
 

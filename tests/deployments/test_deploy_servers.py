@@ -51,7 +51,7 @@ def postgres(folder: Path) -> Iterator[str]:
         call(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=[pytest.param("sqlite", marks=pytest.mark.long), "postgresql"])
 def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a client whose server asks for AUTH."""
     folder, [port] = tmp_path_factory.mktemp("server"), free_ports(1)

@@ -115,6 +115,7 @@ def run_link(shown: str) -> str:
     return next(line for line in shown.splitlines() if "/runs/flow-run/" in line).rsplit("/", 1)[-1]
 
 
+@pytest.mark.long
 def test_kills_and_ctrl_c_lose_nothing_and_leave_nothing(up: Up) -> None:
     """One story on one home, since each start costs seconds."""
     long = ("-p", "data.size.images=10", "-p", "data.size.seconds=60")

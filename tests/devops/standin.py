@@ -24,6 +24,8 @@ from tests.devops.organisation import BUILD_TOKEN, ORGANISATION, PAT, SIGN_IN_PA
 class _Handler(BaseHTTPRequestHandler):
     state: StandIn
     protocol_version = "HTTP/1.1"
+    # Headers and content are two writes; the second would wait 40 ms for who acknowledges the first.
+    disable_nagle_algorithm = True
 
     def _serve(self) -> None:
         parts = urlsplit(self.path)

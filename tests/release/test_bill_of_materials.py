@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from infra.settings import PROJECT
 
+pytestmark = pytest.mark.long
 SAYS_NO_LICENCE = {"protobuf": "3-clause BSD, in its LICENSE file only"}
 
 
