@@ -6,10 +6,11 @@ STAMP := $(VENV)/.installed
 # Processes that test side by side, file by file; each starts its own Prefect server and its own Azure bench, and mostly
 # waits. Whole platforms don't: they train.
 WORKERS ?= 4
-# Files start in the order in which tests/conftest.py puts them: the longest first.
-PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+# In the order in which tests/conftest.py puts the files: the longest first.
+BY_FILE := --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest --numprocesses $(WORKERS) $(BY_FILE)
 QUICK := -m "not azure and not containers and not e2e and not benchmark and not long"
-E2E = -m pytest --numprocesses 3 --dist loadfile -m "e2e and not long" --junitxml=$(REPORTS)/e2e.xml
+E2E = -m pytest --numprocesses 3 $(BY_FILE) -m "e2e and not long" --junitxml=$(REPORTS)/e2e.xml
 SBOM := environment --output-reproducible --spec-version 1.6 --of JSON
 
 
@@ -63,7 +64,7 @@ test-e2e: install
 
 # What `make check` leaves out for the time that it takes: releases under load, each step of them killed, and the like.
 test-long: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long --junitxml=$(REPORTS)/long.xml
+	$(BIN)/python -m pytest --numprocesses 2 $(BY_FILE) -m long --junitxml=$(REPORTS)/long.xml
 
 # As JUnit and Cobertura. Without what takes the Azure bench, podman or a whole platform; the limit of the coverage is
 # for all tests, so it is `make check` that holds it.
