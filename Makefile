@@ -53,7 +53,7 @@ test: install
 
 # On the Azure bench; skipped with the reason where it is not there.
 test-azure: install
-	$(BIN)/python $(PYTEST) -m "azure and not e2e and not long"
+	$(BIN)/python $(PYTEST) -m "azure and not long"
 
 # The shipped images, built and run with podman; likewise.
 test-containers: install

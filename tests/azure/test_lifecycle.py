@@ -21,7 +21,7 @@ from tests.azure.parameters import bench_parameters
 from tests.conftest import free_ports
 from tests.model.training_case import COLOURS, coloured
 
-pytestmark = [pytest.mark.azure, pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.azure, pytest.mark.long, pytest.mark.timeout(2400)]
 
 AHC = str(Path(sys.executable).with_name("ahc"))
 PATIENCE = 900
