@@ -5,7 +5,7 @@ import os
 import random
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -68,6 +68,22 @@ def settings_environment(settings: Settings) -> dict[str, str]:
     return {f"AHC_{name.upper()}": str(value) for name, value in values.items()}
 
 
+@contextmanager
+def environment_restored() -> Iterator[None]:
+    """What the block sets in the environment is forgotten afterwards, also by Prefect and by the settings."""
+    from deployments.in_process import use_prefect_again
+    from infra.settings import get_settings
+
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        use_prefect_again()
+        get_settings.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A real Prefect server with its worker, as `ahc up` starts them, on free ports under a folder of its own.
@@ -81,13 +97,9 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
     home: Path = tmp_path_factory.mktemp("platform")
     prefect, mlflow, endpoints, *_ = free_ports(6)
     settings = Settings(home=home, prefect_port=prefect, mlflow_port=mlflow, endpoint_base_port=endpoints)
-    before = dict(os.environ)
-    with Platform(settings) as platform:
+    with environment_restored(), Platform(settings) as platform:
         os.environ.update({**prefect_environment(settings), **settings_environment(settings)})
         use_prefect(settings)
         get_settings.cache_clear()
         platform.wait_until_ready()
         yield settings
-        os.environ.clear()
-        os.environ.update(before)
-        get_settings.cache_clear()

@@ -81,7 +81,8 @@ def looking(world: ContainersWorld) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.parametrize("kind", [pytest.param("container-instances", marks=pytest.mark.long), "app-service"])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["container-instances", "app-service"])
 def test_no_request_is_refused_by_two_rotations_with_the_old_key_and_then_the_new(
     kind, bench, prefect_server, tmp_path, monkeypatch
 ):

@@ -33,7 +33,7 @@ WRITES = {
 """Method and path of each write of a split, in this order."""
 
 
-@pytest.fixture(scope="module", params=list(WRITES))
+@pytest.fixture(scope="module", params=["container-instances", pytest.param("app-service", marks=pytest.mark.long)])
 def provisioned(request, bench_process, tmp_path_factory) -> Iterator[Served]:
     bench_process.reset()
     forget_clients()

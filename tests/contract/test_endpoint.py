@@ -58,7 +58,14 @@ ON_AZURE = {
 }
 
 
-@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.azure) for name in ON_AZURE)])
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("container-instances", marks=pytest.mark.azure),
+        pytest.param("private-container-instances", marks=[pytest.mark.azure, pytest.mark.long]),
+        pytest.param("app-service", marks=pytest.mark.azure),
+    ]
+)
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     if request.param == "local":
         with local_endpoint(tmp_path / "home") as (endpoint, key):

@@ -88,6 +88,7 @@ def test_two_nodes_fit_one_network_as_one_node_does_and_both_write_to_the_log_of
     assert "[node 1] is done." in lines
 
 
+@pytest.mark.long
 def test_a_node_that_loses_the_first_one_says_so_in_the_log_of_the_run(
     prefect_server: Settings, data: DataVersion
 ) -> None:

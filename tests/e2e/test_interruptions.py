@@ -10,7 +10,7 @@ from model.checkpoints import read_checkpoint
 from model.errors import CheckpointCorrupt
 from tests.e2e.conftest import PATIENCE, QUICK
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(2400)]
 LONGER = (*QUICK, "-p", "training.epochs=15", "-p", "training.early_stopping_patience=0")
 
 
@@ -58,7 +58,6 @@ def test_a_killed_flow_process_goes_on_by_itself_and_a_power_loss_costs_at_most_
     assert resumed_from(machine) >= reached - 1
 
 
-@pytest.mark.long
 def test_killed_at_any_moment_the_lifecycle_ends_as_if_nothing_had_been(machine, pictures):
     for seconds in (0.5, 2, 4, 7, 11):
         started = machine.start("up", "--once", "--data", str(pictures), *QUICK)

@@ -163,6 +163,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     get_settings.cache_clear()
 
 
+@pytest.mark.long
 def test_all_triggers_at_once_start_one_run_also_after_a_restart(house: House, tmp_path: Path) -> None:
     model = house.register(1, tmp_path)
     # The registration's event, the clock, and a process of its own.

@@ -174,6 +174,7 @@ def test_both_ports_are_free_again_when_one_is_taken(tmp_path: Path) -> None:
 # --- the whole ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_server_that_dies_comes_back_and_nobody_who_follows_a_run_loses_a_line(tmp_path: Path) -> None:
 
     prefect, mlflow = free_ports(2)

@@ -20,7 +20,7 @@ from tests.azure.fixtures import forget_clients
 from tests.azure.parameters import bench_parameters
 from tests.azure.small_platform import provision
 from tests.bundles import make_bundle
-from tests.conftest import free_ports, settings_environment
+from tests.conftest import environment_restored, free_ports, settings_environment
 from tests.devops.organisation import BUILD_TOKEN
 from tests.devops.standin import standing_in
 from tests.devops.test_approvals import JANSEN, approve, stage_waits
@@ -60,18 +60,15 @@ def server(bench_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
         mlflow_port=mlflow,
         endpoint_base_port=endpoints,
     )
-    before = dict(os.environ)
-    # The worker's runs inherit it, ports included.
-    os.environ.update({**prefect_environment(settings), **settings_environment(settings)})
-    with Platform(settings) as platform:
-        use_prefect(settings)
-        get_settings.cache_clear()
-        platform.wait_until_ready()
-        yield settings
-        stop_endpoints(settings)
-        os.environ.clear()
-        os.environ.update(before)
-        get_settings.cache_clear()
+    with environment_restored():
+        # The worker's runs inherit it, ports included.
+        os.environ.update({**prefect_environment(settings), **settings_environment(settings)})
+        with Platform(settings) as platform:
+            use_prefect(settings)
+            get_settings.cache_clear()
+            platform.wait_until_ready()
+            yield settings
+            stop_endpoints(settings)
 
 
 @pytest.fixture(scope="module")
