@@ -26,8 +26,8 @@ def expanded() -> dict[str, Any]:
         "ci-untrained": expand(ci, {"train": "false"}, MAIN),
         "cd-told": expand(cd, {}, {"Build.Reason": "ResourceTrigger"}),
         "cd-manual": expand(cd, {"model": "food:7", "environments": ["test"]}, {"Build.Reason": "Manual"}),
+        "nightly": expand(FOLDER / "AHImgClassifier-nightly.yml"),
     }
-    found["nightly"] = expand(FOLDER / "AHImgClassifier-nightly.yml")
     for target in TARGETS:
         found[f"create-{target}"] = expand(FOLDER / "iac-create-environment-pipeline-arm.yml", {"environment": target})
         found[f"remove-{target}"] = expand(
