@@ -16,6 +16,8 @@ from infra.errors import ServerUnreachable
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
+    from prefect.context import SettingsContext
+    from prefect.settings import Settings
 
 GRACE: Final = 10.0
 """Seconds in which that automation answers to a crash."""
@@ -53,7 +55,7 @@ async def follow(
         see: Called after every look, with what is new.
         tell: Called with a sentence when the connection is lost or back.
         since: Leave out states and log lines before this moment.
-        interval: Seconds between two looks.
+        interval: Seconds between two looks, at least.
         patience: Seconds without an answer from the server after which this gives up.
 
     Raises:
@@ -63,6 +65,7 @@ async def follow(
     lifeline = Lifeline(tell, patience, back=lambda seconds: watch.hold(RETURN * (seconds + 2)))
     crashed_at: float | None = None
     while True:
+        asked_at = time.monotonic()
         snapshot = await lifeline.ask(watch.poll)
         if snapshot is not None:
             see(snapshot)
@@ -70,7 +73,8 @@ async def follow(
             waited = crashed_at is None or time.monotonic() - crashed_at > GRACE
             if snapshot.run.state is not None and snapshot.run.state.is_final() and waited:
                 break
-        await asyncio.sleep(interval)
+        # A server that is slow to answer is asked less often.
+        await asyncio.sleep(max(interval, min(2, time.monotonic() - asked_at)))
     if watch.held() > SLOW:
         tell(f"Waits up to {watch.held():.0f} s for lines that its processes kept while the server was away.")
     last = await _last_lines(watch, lifeline)
@@ -103,6 +107,7 @@ class Lifeline:
         self._patience = patience
         self._back = back
         self._lost_at: float | None = None
+        self._settings: Settings | None = None
 
     async def ask(self, question: Callable[[], Awaitable[Answer]]) -> Answer | None:
         """The answer, or None where there was none this time.
@@ -112,12 +117,10 @@ class Lifeline:
         """
         import httpx
         from prefect.exceptions import PrefectHTTPStatusError
-        from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
         asked_at = time.monotonic()
         try:
-            # Who asks again anyway needs no client that does so silently, for up to a minute.
-            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            with self._no_retries():
                 answer = await question()
         except (httpx.TransportError, PrefectHTTPStatusError) as error:
             if isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500:
@@ -132,6 +135,17 @@ class Lifeline:
         elif away > SLOW:
             self._back(away)
         return answer
+
+    def _no_retries(self) -> "SettingsContext":
+        """Who asks again anyway needs no client that does so silently, for up to a minute."""
+        from prefect.context import SettingsContext, get_settings_context
+        from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+
+        now = get_settings_context()
+        if self._settings is None:
+            # Once: it takes as long as several questions to the server.
+            self._settings = now.settings.copy_with_update({PREFECT_CLIENT_MAX_RETRIES: 0})
+        return SettingsContext(profile=now.profile, settings=self._settings)
 
     def _lost(self, error: Exception) -> None:
         if self._lost_at is None:

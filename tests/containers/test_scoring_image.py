@@ -70,8 +70,8 @@ def test_told_to_end_it_drains_and_ends_within_seconds(scoring_image, cloud, con
             assert client.get("/model").status_code == 200
         began = time.monotonic()
         running.signal(signal.SIGTERM)
-        assert running.exit_code(15) == 0
-        assert time.monotonic() - began < 12
+        assert running.exit_code(30) == 0
+        assert time.monotonic() - began < 25
 
 
 def test_rotated_keys_take_effect_without_losing_a_request(scoring_image, cloud, config, on_the_bench):

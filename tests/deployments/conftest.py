@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from deployments.in_process import use_prefect_again
 from infra.settings import Settings, get_settings
-from tests.conftest import free_ports
+from tests.conftest import environment_restored, free_ports
 
 MODULE = "tests.deployments.operations_flows"
 FLOWS = ("intake", "decided", "asked", "killed")
@@ -21,23 +20,19 @@ FLOWS = ("intake", "decided", "asked", "killed")
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Settings]:
     """A home in which nothing runs, with ports that are free."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(("PREFECT_", "AHC_"))]:
-        del os.environ[name]
     prefect, mlflow, endpoints, *_ = free_ports(6)
-    os.environ |= {
-        "AHC_HOME": str(tmp_path / "home"),
-        "AHC_PREFECT_PORT": str(prefect),
-        "AHC_MLFLOW_PORT": str(mlflow),
-        "AHC_ENDPOINT_BASE_PORT": str(endpoints),
-    }
-    get_settings.cache_clear()
-    yield get_settings()
     # Commands set Prefect up in this process's environment.
-    os.environ.clear()
-    os.environ.update(before)
-    use_prefect_again()
-    get_settings.cache_clear()
+    with environment_restored():
+        for name in [name for name in os.environ if name.startswith(("PREFECT_", "AHC_"))]:
+            del os.environ[name]
+        os.environ |= {
+            "AHC_HOME": str(tmp_path / "home"),
+            "AHC_PREFECT_PORT": str(prefect),
+            "AHC_MLFLOW_PORT": str(mlflow),
+            "AHC_ENDPOINT_BASE_PORT": str(endpoints),
+        }
+        get_settings.cache_clear()
+        yield get_settings()
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,12 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.events.schemas.automations import AutomationCore
 
 from deployments.apply import read_deployments
@@ -14,9 +17,10 @@ from deployments.automations import comparable
 from deployments.change import Change, Difference
 from deployments.cli import run
 from deployments.commands.deploy import SERVER_FILE, deploy_files, describe
-from deployments.connection import connect
+from deployments.connection import connect, server
 from infra.errors import ConfigurationError
 from infra.settings import PROJECT, Settings
+from tests.infra.local_endpoint import eventually
 
 FLOWS = "tests.deployments.sample_flows"
 
@@ -129,15 +133,22 @@ def test_what_is_no_longer_in_the_file_is_removed_and_what_others_made_stays(
     assert "failing/deploy-test" not in names
 
 
-def test_a_schedule_that_an_operator_started_stays_started(prefect_server: Settings, file: Path) -> None:
+def test_a_schedule_that_an_operator_started_makes_runs_and_stays_started(prefect_server: Settings, file: Path) -> None:
     deploy(prefect_server, file)
 
-    async def start() -> None:
+    async def start() -> UUID:
         async with connect(prefect_server) as client:
             found = (await read_deployments(client))["sample/deploy-test"]
             await client.update_deployment_schedule(found.id, found.schedules[0].id, active=True)
+            return found.id
 
-    asyncio.run(start())
+    deployment = asyncio.run(start())
+    with server(prefect_server) as client:
+        only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+        eventually(lambda: client.read_flow_runs(deployment_filter=only))
+        planned = client.read_flow_runs(deployment_filter=only)
+    times = [run.expected_start_time.astimezone(ZoneInfo("Europe/Amsterdam")) for run in planned]
+    assert {(time.isoweekday(), time.hour, time.minute) for time in times} == {(1, 5, 0)}
     assert deploy(prefect_server, file) == ()
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     content["deployments"][0]["description"] = "Counts again."

@@ -16,6 +16,7 @@ from infra.errors import ConfigurationError
 from infra.settings import Settings
 
 POOL = "queued"
+SHIPPED = yaml.safe_load(SERVER_FILE.read_text(encoding="utf-8"))["work_pools"]
 
 
 class Files:
@@ -31,7 +32,8 @@ class Files:
         return asyncio.run(self.deploying(**more))
 
     def write(self, pools: dict[str, Any], limits: dict[str, int] | None = None) -> None:
-        content = {"work_pools": pools, "concurrency_limits": limits or {}}
+        # The pool of the worker beside this stays: it ends where there is none.
+        content = {"work_pools": {**SHIPPED, **pools}, "concurrency_limits": limits or {}}
         self._server.write_text(yaml.safe_dump(content), encoding="utf-8")
 
     async def deploying(self, **more: Any) -> tuple[Change, ...]:

@@ -139,7 +139,7 @@ def test_an_interrupt_cancels_the_run(deployed: Settings) -> None:
     for number, process in processes.items():
         shown = read_until(process, "count 2 images » Running")
         process.send_signal(number)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=180)
         assert process.returncode == 42, shown + rest
         assert ("##vso[task.logissue type=error;]" in rest) == (number == signal.SIGTERM)
         found = re.search(r"/flow-run/([0-9a-f-]{36})", shown)
@@ -150,10 +150,10 @@ def test_an_interrupt_cancels_the_run(deployed: Settings) -> None:
 
 def test_a_timeout_leaves_the_run_alone(deployed: Settings, capsys: Any) -> None:
     began = time.monotonic()
-    code = run(["trigger", "sample/t", "-p", "data.source=x", "-p", "data.size.seconds=8", "--timeout", "1", "--json"])
+    code = run(["trigger", "sample/t", "-p", "data.source=x", "-p", "data.size.seconds=60", "--timeout", "1", "--json"])
     facts = json.loads(capsys.readouterr().out)
     assert code == 43
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     assert facts["state"] in {"Scheduled", "Pending", "Submitting", "Running"}
 
 

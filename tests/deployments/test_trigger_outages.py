@@ -12,11 +12,10 @@ import pytest
 import yaml
 
 from deployments.commands.deploy import deploy_files
-from deployments.in_process import use_prefect_again
 from infra.local.platform import Platform
 from infra.local.prefect_env import prefect_environment, use_prefect
 from infra.settings import Settings, get_settings
-from tests.conftest import free_ports, settings_environment
+from tests.conftest import environment_restored, free_ports, settings_environment
 from tests.deployments.test_trigger import start
 
 LINES = 10_000
@@ -28,25 +27,25 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
     """A server that asks for credentials, and its worker."""
     prefect, mlflow, endpoints, *_ = free_ports(6)
     settings = Settings(home=tmp_path / "home", prefect_port=prefect, mlflow_port=mlflow, endpoint_base_port=endpoints)
-    before = dict(os.environ)
-    os.environ |= {"PREFECT_SERVER_API_AUTH_STRING": "admin:secret", "PREFECT_API_AUTH_STRING": "admin:secret"}
-    with Platform(settings) as platform:
-        os.environ.update({**prefect_environment(settings), **settings_environment(settings)})
+    with environment_restored():
+        os.environ |= {"PREFECT_SERVER_API_AUTH_STRING": "admin:secret", "PREFECT_API_AUTH_STRING": "admin:secret"}
+        os.environ |= {**prefect_environment(settings), **settings_environment(settings)}
         use_prefect(settings)
         get_settings.cache_clear()
-        platform.wait_until_ready()
-        file = tmp_path / "prefect.yaml"
-        entries = [
-            {"name": "t", "entrypoint": f"tests.deployments.sample_flows.{flow}", "work_pool": {"name": "local"}}
-            for flow in FLOWS
-        ]
-        file.write_text(yaml.safe_dump({"deployments": entries}), encoding="utf-8")
-        asyncio.run(deploy_files(settings, file))
-        yield platform
-    os.environ.clear()
-    os.environ.update(before)
-    use_prefect_again()
-    get_settings.cache_clear()
+        with Platform(settings) as platform:
+            platform.wait_until_ready()
+            deploy_talkers(settings, tmp_path)
+            yield platform
+
+
+def deploy_talkers(settings: Settings, folder: Path) -> None:
+    file = folder / "prefect.yaml"
+    entries = [
+        {"name": "t", "entrypoint": f"tests.deployments.sample_flows.{flow}", "work_pool": {"name": "local"}}
+        for flow in FLOWS
+    ]
+    file.write_text(yaml.safe_dump({"deployments": entries}), encoding="utf-8")
+    asyncio.run(deploy_files(settings, file))
 
 
 def test_ten_thousand_lines_of_several_processes_come_once_and_in_order_though_the_server_is_killed(

@@ -78,7 +78,7 @@ class Up:
                 continue
         return found
 
-    def wait_for_end(self, seconds: float = 10) -> None:
+    def wait_for_end(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import UUID
 
 from tests.bundles import colour_image, make_bundle
-from tests.conftest import free_ports
+from tests.conftest import environment_restored, free_ports
 from tests.e2e import browser
 from tests.e2e.conftest import AHC
 from tests.infra.load import Load
@@ -124,15 +124,11 @@ class Rehearsal:
         }
 
     def __enter__(self) -> Self:
-        from deployments.in_process import use_prefect_again
         from infra.local.platform import Platform
         from infra.local.prefect_env import prefect_environment
         from infra.settings import get_settings
 
-        before = dict(os.environ)
-        self._resources.callback(
-            lambda: (os.environ.clear(), os.environ.update(before), use_prefect_again(), get_settings.cache_clear())
-        )
+        self._resources.enter_context(environment_restored())
         os.environ.update(self._variables)
         get_settings.cache_clear()
         self.settings = get_settings()

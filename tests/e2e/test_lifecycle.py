@@ -72,7 +72,7 @@ def test_ahc_score_answers_from_the_endpoint(up, shared_machine, test_split):
 def test_a_second_lifecycle_trains_nothing_and_says_so(up, shared_machine):
     began = time.monotonic()
     done = shared_machine.ahc("trigger", "lifecycle/local", "--wait")
-    assert time.monotonic() - began < 120
+    assert time.monotonic() - began < 300
     assert "Epoch" not in done.stdout
     assert shared_machine.endpoints()["test"]["live"]["version"] == 1
 

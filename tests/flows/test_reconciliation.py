@@ -17,7 +17,6 @@ from prefect.exceptions import ObjectNotFound
 
 from deployments.commands.deploy import deploy_files
 from deployments.connection import server
-from deployments.in_process import use_prefect_again
 from flows.reconciliation import reconciliation
 from infra.azure.notices import ASIDE, QUEUE, QueuedNotices
 from infra.backend import endpoint, ledger, registry
@@ -31,7 +30,7 @@ from tasks.release_runs import start_release
 from tests.azure.bench import missing
 from tests.azure.queues import Identity, QueueService, event, queue_service
 from tests.bundles import make_bundle
-from tests.conftest import free_ports, settings_environment
+from tests.conftest import environment_restored, free_ports, settings_environment
 
 FLOWS = "tests.flows.reconciliation_flows"
 PATIENCE = 240
@@ -148,19 +147,14 @@ class House:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    before = dict(os.environ)
     found = House(tmp_path_factory.mktemp("house"))
-    os.environ |= {**prefect_environment(found.settings), **settings_environment(found.settings)}
-    use_prefect(found.settings)
-    get_settings.cache_clear()
-    found.start()
-    yield found
-    found.stop()
-    os.environ.clear()
-    os.environ.update(before)
-    # Prefect remembers a server that is no more.
-    use_prefect_again()
-    get_settings.cache_clear()
+    with environment_restored():
+        os.environ |= {**prefect_environment(found.settings), **settings_environment(found.settings)}
+        use_prefect(found.settings)
+        get_settings.cache_clear()
+        found.start()
+        yield found
+        found.stop()
 
 
 @pytest.mark.long

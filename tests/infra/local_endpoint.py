@@ -48,7 +48,7 @@ def stop_endpoints(settings: Settings) -> None:
         endpoint(name, settings).stop()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -26,6 +26,7 @@ from model.manifest import DataVersion
 from tasks import evidence
 from tasks.evidence import show_evidence
 from tasks.evidence_page import Opponent, evidence_page
+from tests.conftest import environment_restored
 from tests.model.colour_model import colour_data, lineage, trained
 
 
@@ -58,23 +59,20 @@ def bundles(data, tmp_path_factory):
 @pytest.fixture
 def settings(prefect_server, tmp_path):
     """A home of its own, on the server that all tests share."""
-    before = dict(os.environ)
-    os.environ |= {"AHC_HOME": str(tmp_path / "home"), "AHC_ENVIRONMENTS": str(tmp_path / "environments")}
-    (tmp_path / "environments").mkdir()
-    for offset, name in enumerate(("test", "production")):
-        described = {
-            "name": name,
-            "description": "x",
-            "port_offset": offset,
-            "gates": {"approvers": ["A. Jansen"], "four_eyes": True, "approval_hours": 2},
-        }
-        (tmp_path / "environments" / f"{name}.yaml").write_text(yaml.safe_dump(described))
-    get_settings.cache_clear()
-    yield get_settings()
-    endpoint("production", get_settings()).stop()
-    os.environ.clear()
-    os.environ.update(before)
-    get_settings.cache_clear()
+    with environment_restored():
+        os.environ |= {"AHC_HOME": str(tmp_path / "home"), "AHC_ENVIRONMENTS": str(tmp_path / "environments")}
+        (tmp_path / "environments").mkdir()
+        for offset, name in enumerate(("test", "production")):
+            described = {
+                "name": name,
+                "description": "x",
+                "port_offset": offset,
+                "gates": {"approvers": ["A. Jansen"], "four_eyes": True, "approval_hours": 2},
+            }
+            (tmp_path / "environments" / f"{name}.yaml").write_text(yaml.safe_dump(described))
+        get_settings.cache_clear()
+        yield get_settings()
+        endpoint("production", get_settings()).stop()
 
 
 def register(settings: Settings, bundle: BundleRef, data: DataVersion, **tags: str) -> RegisteredModel:

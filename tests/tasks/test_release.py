@@ -19,6 +19,7 @@ from model.errors import BundleCorrupt
 from tasks.release import Releasable, check_return, check_version
 from tasks.started_by import UNKNOWN, who_started
 from tests.bundles import make_bundle
+from tests.conftest import environment_restored
 
 ENVIRONMENTS = {"acceptance": 2, "production": 3}
 
@@ -36,18 +37,15 @@ def going_back(name: str, version: int, environment: str) -> Releasable:
 @pytest.fixture
 def settings(prefect_server, tmp_path):
     """A home of its own, on the server that all tests share."""
-    before = dict(os.environ)
-    os.environ |= {"AHC_HOME": str(tmp_path / "home"), "AHC_ENVIRONMENTS": str(tmp_path / "environments")}
-    (tmp_path / "environments").mkdir()
-    get_settings.cache_clear()
-    for name in ENVIRONMENTS:
-        describe(get_settings(), name)
-    yield get_settings()
-    for name in ENVIRONMENTS:
-        endpoint(name, get_settings()).stop()
-    os.environ.clear()
-    os.environ.update(before)
-    get_settings.cache_clear()
+    with environment_restored():
+        os.environ |= {"AHC_HOME": str(tmp_path / "home"), "AHC_ENVIRONMENTS": str(tmp_path / "environments")}
+        (tmp_path / "environments").mkdir()
+        get_settings.cache_clear()
+        for name in ENVIRONMENTS:
+            describe(get_settings(), name)
+        yield get_settings()
+        for name in ENVIRONMENTS:
+            endpoint(name, get_settings()).stop()
 
 
 def describe(settings: Settings, name: str, **gates: Any) -> None:

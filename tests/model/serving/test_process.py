@@ -88,7 +88,7 @@ def test_keys_are_replaced_while_serving(tmp_path):
 def test_what_was_begun_is_answered_when_it_is_told_to_end(tmp_path):
     with serving(tmp_path) as service:
         with service.client() as session:
-            connection = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+            connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
             body = colour_image("red")
             request = (
                 f"POST /score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {PRIMARY}\r\n"

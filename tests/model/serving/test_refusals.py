@@ -144,7 +144,7 @@ def test_both_keys_are_valid_and_health_metrics_and_description_need_none(servic
 
 
 def raw(service: Service, data: bytes, *, then: float = 0.0) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", service.port), timeout=60)
     connection.sendall(data)
     if then:
         time.sleep(then)
@@ -222,7 +222,7 @@ def test_slow_clients_are_let_go(tmp_path):
         assert b" 408 " in read_to_end(late_body)
         assert b" 408 " in read_to_end(late_head)
         assert read_to_end(silent) == b""
-        assert time.monotonic() - start < 8
+        assert time.monotonic() - start < 20
         with service.client() as session:
             assert session.get("/model").status_code == 200
 
