@@ -10,6 +10,7 @@ from deployments.result_storage import ensure_result_storage
 from infra.correlation import correlation_tags
 from infra.errors import NotProvisioned, ServerUnreachable
 from infra.local.prefect_env import use_prefect
+from infra.local.server_process import prepare_database
 from infra.settings import Settings
 from infra.started_by import started_by_tags
 from tasks.failures import exit_code
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def connect(settings: Settings) -> str | None:
     """Set Prefect up for runs in this process; must come before anything imports Prefect.
 
-    Where no server answers, Prefect starts one for the duration of this process (about 3 s) on the same database as
+    Where no server answers, Prefect starts one for the duration of this process (about 8 s) on the same database as
     `ahc up`: the run then shows in the UI of the next `ahc up`.
 
     Returns:
@@ -37,6 +38,7 @@ def connect(settings: Settings) -> str | None:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         }
         use_prefect_again()
+        prepare_database(settings.path("prefect") / "prefect.db")
         _keep_results(settings)
         return f"{error} This run is recorded under {settings.home} and shows in the UI of the next `ahc up`."
     _keep_results(settings)

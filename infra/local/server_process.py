@@ -57,11 +57,13 @@ async def _migrate() -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a database, including what is in its write-ahead log, so that a half copy is never seen."""
+    """Copy a database with its write-ahead log: nobody sees half of it, and one that is there meanwhile stays."""
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(part)) as new:
         old.backup(new)
-    part.replace(target)
+    with contextlib.suppress(FileExistsError):
+        target.hardlink_to(part)
+    part.unlink()
 
 
 if __name__ == "__main__":

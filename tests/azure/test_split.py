@@ -187,7 +187,7 @@ FAULTS: list[tuple[dict[str, Any], type[PlatformError]]] = [
 ]
 
 
-@pytest.mark.parametrize("operation", ["split", "switch", "discard"])
+@pytest.mark.parametrize("operation", ["split", "switch", pytest.param("discard", marks=pytest.mark.long)])
 def test_a_fault_in_the_middle_is_an_error_and_the_repetition_finishes_it(served, operation):
     candidate, before, after = beside(served)
     arguments = (candidate, 0.2) if operation == "split" else (candidate,)
@@ -208,7 +208,7 @@ def test_a_fault_in_the_middle_is_an_error_and_the_repetition_finishes_it(served
     assert live(served) == remains
 
 
-@pytest.mark.parametrize("operation", ["split", "discard"])
+@pytest.mark.parametrize("operation", ["split", pytest.param("discard", marks=pytest.mark.long)])
 def test_whoever_comes_after_one_that_was_killed_gives_all_clients_back(served, operation):
     for method, path in writes(served):
         candidate, before, after = beside(served)

@@ -55,7 +55,7 @@ def test_a_flow_run_on_azure_sends_its_spans_with_the_correlation_id(bench, clou
     assert not bench.telemetry(type="MetricData")
 
 
-@pytest.mark.parametrize("preset", ["outage", "throttle"])
+@pytest.mark.parametrize("preset", ["outage", pytest.param("throttle", marks=pytest.mark.long)])
 def test_application_insights_that_is_down_or_throttles_fails_no_flow(bench, cloud, prefect_server, tmp_path, preset):
     bench.fault(preset, host=INGESTION, times=-1)
     said = run_flow(cloud, prefect_server.prefect_api_url, tmp_path)
@@ -98,7 +98,7 @@ def test_a_scoring_process_sends_requests_with_the_correlation_id(bench, cloud, 
     assert request["properties"]["ahc.model.digest"] == service.bundle.digest
 
 
-@pytest.mark.parametrize("preset", ["outage", "throttle"])
+@pytest.mark.parametrize("preset", ["outage", pytest.param("throttle", marks=pytest.mark.long)])
 def test_scoring_goes_on_while_application_insights_is_down(bench, cloud, tmp_path, monkeypatch, preset):
     point_at(cloud, monkeypatch, tmp_path)
     bench.fault(preset, host=INGESTION, times=-1)

@@ -63,7 +63,7 @@ ON_AZURE = {
         "local",
         pytest.param("container-instances", marks=pytest.mark.azure),
         pytest.param("private-container-instances", marks=[pytest.mark.azure, pytest.mark.long]),
-        pytest.param("app-service", marks=pytest.mark.azure),
+        pytest.param("app-service", marks=[pytest.mark.azure, pytest.mark.long]),
     ]
 )
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:

@@ -17,6 +17,7 @@ from infra.settings import PROJECT, Settings
 from tests.conftest import free_ports
 
 AUTH = "admin:a password"
+pytestmark = pytest.mark.long
 
 
 def postgres_programs() -> Path | None:
@@ -51,7 +52,7 @@ def postgres(folder: Path) -> Iterator[str]:
         call(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop")
 
 
-@pytest.fixture(scope="module", params=[pytest.param("sqlite", marks=pytest.mark.long), "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a client whose server asks for AUTH."""
     folder, [port] = tmp_path_factory.mktemp("server"), free_ports(1)

@@ -56,6 +56,7 @@ def test_earlier_blocks_learn_slower():
     assert in_groups == {id(parameter) for parameter in network.parameters() if parameter.requires_grad}
 
 
+@pytest.mark.long
 def test_the_network_exports_to_onnx_with_a_free_batch_size(tmp_path):
     network = build_network(config(), 3, pretrained=True)
     torch.nn.init.normal_(network.head.weight, std=0.01, generator=torch.Generator().manual_seed(0))
