@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from deployments.watch import Snapshot
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 SILENCE: Final = 60.0
 """Seconds without a line after which a reader wonders whether anything still runs."""
@@ -38,9 +41,15 @@ def _sentence(snapshot: Snapshot) -> str:
         item for item in runs if item.state is not None and item.state.is_running() and item.start_time is not None
     ]
     if not running:
-        state = snapshot.run.state
-        return f"{snapshot.run.name} is still {state.name if state else 'waiting'}."
+        return _waiting(snapshot.run)
     # The last one to start is the innermost one.
     step = max(running, key=lambda item: item.start_time)
     bar = next((f": {bar.percent:.0f} %, {bar.text}" for bar in reversed(snapshot.bars)), "")
     return f"{step.name} runs since {step.start_time.astimezone():%H:%M:%S}{bar}."
+
+
+def _waiting(run: "FlowRun") -> str:
+    if run.state is not None and run.state.name == "Late":
+        pool = f" of the work pool `{run.work_pool_name}`" if run.work_pool_name else ""
+        return f"{run.name} is still Late: no worker{pool} takes it; see docs/runbook.md#late."
+    return f"{run.name} is still {run.state.name if run.state else 'waiting'}."

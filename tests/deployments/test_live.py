@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from deployments.ending import as_summary, failure_view, summary_view
+from deployments.heartbeat import Heartbeat
 from deployments.live import LiveDisplay, PlainDisplay, step_rows
 from deployments.watch import Bar, Snapshot
 from infra.settings import Settings
@@ -147,3 +148,15 @@ def test_a_failure_shows_its_card_or_else_where_to_look() -> None:
     without = text(failure_view("Crashed", "The process was killed.", None, "link", "/logs"))
     assert "The process was killed." in without
     assert "/logs" in without
+
+
+def test_a_run_that_no_worker_takes_is_told_as_that() -> None:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.states import Late
+
+    told: list[str] = []
+    late = FlowRun(flow_id=uuid4(), name="training food", state=Late(), work_pool_name="aks-gpu")
+    Heartbeat(told.append, silence=0).see(Snapshot(late, (late,), (), (), ()))
+    assert told == [
+        "training food is still Late: no worker of the work pool `aks-gpu` takes it; see docs/runbook.md#late."
+    ]
