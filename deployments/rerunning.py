@@ -1,13 +1,15 @@
 """Which runs may be run again from their failed step, and how a worker gets them."""
 
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from deployments.runs import release_again, run_url
+from deployments.turn import RERUNNING, one_at_a_time
 from infra.errors import ConfigurationError, ReleaseRejected
 from tasks.failures import ended_as
 
 if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
 RERUNNABLE = ("FAILED", "CRASHED", "CANCELLED")
@@ -43,11 +45,17 @@ def require_rerunnable(run: "FlowRun") -> None:
         )
 
 
-def schedule(client: "SyncPrefectClient", run: "FlowRun") -> None:
-    """Hand the run to the next free worker.
+async def schedule(client: "PrefectClient", run_id: UUID) -> None:
+    """Hand the run to the next free worker; of several who do so at once, one succeeds.
 
     Forced, as Prefect's own retry is: an orchestrated change would forget that the run was approved already.
+
+    Raises:
+        ConfigurationError, ReleaseRejected: As `require_rerunnable`, also where somebody else was quicker.
     """
     from prefect.states import Scheduled
 
-    client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry", message="ahc rerun"), force=True)
+    # Prefect changes a state whatever it is by now.
+    async with one_at_a_time(client, RERUNNING):
+        require_rerunnable(await client.read_flow_run(run_id))
+        await client.set_flow_run_state(run_id, Scheduled(name="AwaitingRetry", message="ahc rerun"), force=True)

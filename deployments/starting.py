@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from deployments.connection import server
 from deployments.follow import Lifeline
 from deployments.parameters import parse_parameters
-from deployments.rerunning import RERUNNABLE, require_rerunnable, schedule
+from deployments.rerunning import RERUNNABLE, schedule
 from infra.correlation import correlation_tags
 from infra.described import nearest
 from infra.errors import ConfigurationError
@@ -72,18 +71,21 @@ async def start(client: "PrefectClient", request: Request, tell: Callable[[str],
         await asyncio.sleep(1)
 
 
-def go_on(run: "FlowRun") -> datetime | None:
+async def go_on(client: "PrefectClient", run: "FlowRun") -> datetime | None:
     """Let a run that ended before go on from its failed step; answers since when its new attempt counts.
+
+    Answers None where it has not ended, or somebody else lets it go on.
 
     Raises:
         ReleaseRejected: A person decided on it, or nobody did in time.
     """
     if run.state is None or run.state.type.value not in RERUNNABLE:
         return None
-    require_rerunnable(run)
     since = datetime.now(UTC)
-    with server(get_settings()) as client:
-        schedule(client, run)
+    try:
+        await schedule(client, run.id)
+    except ConfigurationError:
+        return None
     return since
 
 

@@ -11,9 +11,9 @@ import typer
 from deployments.apply import apply, plan
 from deployments.change import Change
 from deployments.connection import connect
-from deployments.deploy_turn import one_deploy_at_a_time
 from deployments.entries import DeploymentEntry, ServerFile, placed, read_project, read_server
 from deployments.result_storage import plan_result_storage
+from deployments.turn import DEPLOYING, one_at_a_time
 from infra.settings import PROJECT, Settings, get_settings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def deploy_files(
     async with connect(settings) as client:
         if dry_run:
             return await _plan(client, settings, deployments, server)
-        async with one_deploy_at_a_time(client):
+        async with one_at_a_time(client, DEPLOYING):
             changes = await _plan(client, settings, deployments, server)
             await apply(changes)
     return changes

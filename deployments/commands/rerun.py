@@ -1,5 +1,6 @@
 """`ahc rerun`: run a failed run again; what had finished is not repeated."""
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,12 +8,12 @@ from rich.text import Text
 
 from deployments import presentation as show
 from deployments.attend import attend
-from deployments.connection import server
+from deployments.connection import connect, server
 from deployments.in_process import outcome, rerun_here
 from deployments.rerunning import RERUNNABLE, require_rerunnable, schedule
 from deployments.runs import facts, find_run, finished, recent_runs, root_of, run_url, steps
 from infra.errors import RunNotFound
-from infra.settings import get_settings
+from infra.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -40,8 +41,8 @@ def rerun(
         flow = facts(client, [found])[0].flow
         kept = finished(steps(client, found.id))
         here = found.deployment_id is None
-        if not here:
-            schedule(client, found)
+    if not here:
+        asyncio.run(_schedule(settings, found))
     _tell(found, kept, here=here, as_json=as_json)
     if here:
         state = rerun_here(found, flow)
@@ -59,6 +60,11 @@ def _choose(client: "SyncPrefectClient", wanted: str) -> "FlowRun":
     if found is None:
         raise RunNotFound("No run failed lately; there is nothing to rerun.")
     return found
+
+
+async def _schedule(settings: Settings, run: "FlowRun") -> None:
+    async with connect(settings) as client:
+        await schedule(client, run.id)
 
 
 def _tell(run: "FlowRun", kept: int, *, here: bool, as_json: bool) -> None:

@@ -151,7 +151,7 @@ class Trigger:
         self._run, self._link = run, link
         self._form.tell(f"{name} runs as {run.name}: {link}")
         since: datetime | None = None
-        if request.rerun_ended and (since := await asyncio.to_thread(go_on, run)):
+        if request.rerun_ended and (since := await go_on(client, run)):
             self._form.tell("It had ended before, and goes on from its failed step.")
         if not wait:
             return self._finish(report(run, name, link, 0))

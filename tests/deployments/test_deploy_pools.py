@@ -11,7 +11,7 @@ import yaml
 from deployments.change import Change
 from deployments.commands.deploy import SERVER_FILE, deploy_files, describe
 from deployments.connection import connect, server
-from deployments.deploy_turn import VARIABLE
+from deployments.turn import DEPLOYING
 from infra.errors import ConfigurationError
 from infra.settings import Settings
 
@@ -112,18 +112,18 @@ def test_two_deploys_at_once_both_succeed_and_only_one_changes_something(files: 
 
 
 def test_the_turn_of_a_deploy_that_died_is_taken_over(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.deploy_turn.GIVEN_UP_AFTER", 1.0)
+    monkeypatch.setattr("deployments.turn.GIVEN_UP_AFTER", 1.0)
 
     async def left_behind() -> None:
         from prefect.client.schemas.actions import VariableCreate
 
         async with connect(files.settings) as client:
-            await client.create_variable(VariableCreate(name=VARIABLE, value="dead"))
+            await client.create_variable(VariableCreate(name=DEPLOYING, value="dead"))
 
     asyncio.run(left_behind())
     files.deploy(pool(default=1))
     with server(files.settings) as client:
-        assert client.read_variable_by_name(VARIABLE) is None
+        assert client.read_variable_by_name(DEPLOYING) is None
 
 
 def test_two_queues_of_one_priority_are_refused(files: Files) -> None:

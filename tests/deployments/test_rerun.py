@@ -1,3 +1,4 @@
+import asyncio
 import json
 from pathlib import Path
 
@@ -5,6 +6,9 @@ import pytest
 from prefect.states import Completed, Failed, Paused, Running
 
 from deployments.cli import run as ahc
+from deployments.connection import connect
+from deployments.rerunning import schedule
+from infra.errors import ConfigurationError
 
 
 def times(folder: Path, step: str) -> int:
@@ -40,6 +44,21 @@ def test_a_run_of_this_process_is_rerun_in_this_process(platform, tmp_path, caps
     assert "in this process" in capsys.readouterr().out
     assert times(tmp_path, "listed") == 1
     assert times(tmp_path, "validated") == 2
+
+
+def test_of_several_who_rerun_one_run_at_once_one_does(ended, platform):
+    failed = ended(Failed(name="AwaitingNobody"))
+
+    async def at_once():
+        async with connect(platform) as client:
+            outcomes = await asyncio.gather(*(schedule(client, failed.id) for _ in range(4)), return_exceptions=True)
+            return outcomes, await client.read_flow_run_states(failed.id)
+
+    outcomes, states = asyncio.run(at_once())
+    refused = [outcome for outcome in outcomes if outcome is not None]
+    assert [type(error) for error in refused] == [ConfigurationError] * 3
+    assert all("has not ended yet" in str(error) for error in refused)
+    assert [state.name for state in states].count("AwaitingRetry") == 1
 
 
 @pytest.mark.parametrize(

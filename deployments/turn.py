@@ -1,4 +1,4 @@
-"""One `ahc deploy` at a time against a server: two pipelines may deploy in the same minute."""
+"""One at a time against a server: two pipelines may deploy, or rerun one run, in the same second."""
 
 import asyncio
 import socket
@@ -12,45 +12,47 @@ from deployments.change import OURS
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
-VARIABLE: Final = "ahc_deploying"
+DEPLOYING: Final = "ahc_deploying"
+RERUNNING: Final = "ahc_rerunning"
+"""The variables of the server that are the locks."""
 GIVEN_UP_AFTER: Final = 120.0
-"""Seconds after which a deploy that still holds the turn is taken for dead; a live one needs 20 at most."""
+"""Seconds after which whoever still holds a turn is taken for dead; a deploy needs 20 at most, a rerun one."""
 
 
 @asynccontextmanager
-async def one_deploy_at_a_time(client: "PrefectClient") -> AsyncIterator[None]:
-    """Wait until no other deploy plans or applies, and keep others waiting inside the block.
+async def one_at_a_time(client: "PrefectClient", lock: str) -> AsyncIterator[None]:
+    """Wait until nobody else is inside this lock's block, and keep others waiting inside it.
 
     A variable of the server is the lock: of those who create it at once, one succeeds.
     """
     from prefect.client.schemas.actions import VariableCreate
     from prefect.exceptions import ObjectAlreadyExists
 
-    mine = VariableCreate(name=VARIABLE, value=socket.gethostname(), tags=[OURS])
+    mine = VariableCreate(name=lock, value=socket.gethostname(), tags=[OURS])
     holder, since = None, time.monotonic()
     while True:
         try:
             held = await client.create_variable(mine)
             break
         except ObjectAlreadyExists:
-            other = await client.read_variable_by_name(VARIABLE)
+            other = await client.read_variable_by_name(lock)
         if other is not None and other.id != holder:
             holder, since = other.id, time.monotonic()
         elif other is not None and time.monotonic() - since > GIVEN_UP_AFTER:
-            await _end(client)
+            await _end(client, lock)
         await asyncio.sleep(0.5)
     try:
         yield
     finally:
-        present = await client.read_variable_by_name(VARIABLE)
+        present = await client.read_variable_by_name(lock)
         if present is not None and present.id == held.id:
-            await _end(client)
+            await _end(client, lock)
 
 
-async def _end(client: "PrefectClient") -> None:
+async def _end(client: "PrefectClient", lock: str) -> None:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        await client.delete_variable_by_name(VARIABLE)
+        await client.delete_variable_by_name(lock)
     except ObjectNotFound:
         return
