@@ -54,14 +54,14 @@ def _require(settings: Settings) -> str:
     return url
 
 
-def require_server(api_url: str, seconds: float = 3.0) -> None:
-    """Ask the server whether it is there.
+def require_server(api_url: str) -> None:
+    """Ask the server whether it is there; a busy one gets 15 s.
 
     Raises:
         ServerUnreachable: It isn't.
     """
     try:
-        answer = httpx.get(f"{api_url}/health", timeout=seconds)
+        answer = httpx.get(f"{api_url}/health", timeout=httpx.Timeout(15, connect=3))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ServerUnreachable(f"No Prefect server answers at {api_url}: {error}.") from error
     if answer.is_server_error:
