@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from infra.settings import Settings
@@ -68,6 +69,15 @@ def settings_environment(settings: Settings) -> dict[str, str]:
     return {f"AHC_{name.upper()}": str(value) for name, value in values.items()}
 
 
+def server_process(settings: Settings) -> psutil.Process:
+    """The process of the Prefect server that this one started for this home, of several that there may be."""
+    return next(
+        item
+        for item in psutil.Process().children()
+        if "infra.local.server_process" in item.cmdline() and item.environ()["AHC_HOME"] == str(settings.home)
+    )
+
+
 @contextmanager
 def environment_restored() -> Iterator[None]:
     """What the block sets in the environment is forgotten afterwards, also by Prefect and by the settings."""
@@ -103,3 +113,5 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
         get_settings.cache_clear()
         platform.wait_until_ready()
         yield settings
+        # Who ended one of them let the tests after it wait for nothing.
+        assert {name: child.exit_code for name, child in platform.children.items()} == dict.fromkeys(platform.children)

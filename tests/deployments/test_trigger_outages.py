@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
@@ -15,8 +14,9 @@ from deployments.commands.deploy import deploy_files
 from infra.local.platform import Platform
 from infra.local.prefect_env import prefect_environment, use_prefect
 from infra.settings import Settings, get_settings
-from tests.conftest import environment_restored, free_ports, settings_environment
+from tests.conftest import environment_restored, free_ports, server_process, settings_environment
 from tests.deployments.test_trigger import start
+from tests.infra.local_endpoint import eventually
 
 LINES = 10_000
 FLOWS = ("talkers", "talker")
@@ -60,9 +60,8 @@ def test_ten_thousand_lines_of_several_processes_come_once_and_in_order_though_t
         shown.append(line.rstrip("\n"))
         if not killed and len(shown) > LINES // 5:
             killed = True
-            server = next(item for item in _children() if "infra.local.server_process" in item.cmdline())
-            server.kill()
-            server.wait()
+            server_process(get_settings()).kill()
+            eventually(lambda: platform.children["prefect-server"].exit_code is not None)
             platform.check()
     assert process.wait() == 0, "\n".join(shown[-20:])
     assert killed
@@ -83,7 +82,3 @@ def test_ten_thousand_lines_of_several_processes_come_once_and_in_order_though_t
     assert refused.returncode == 30
     assert "##vso[task.logissue type=error;]" in out
     assert "PREFECT_API_AUTH_STRING" in out
-
-
-def _children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)

@@ -21,7 +21,7 @@ from infra.local.prefect_env import prefect_environment, process_environment, us
 from infra.local.server_process import prepare_database
 from infra.local.supervised import Supervised, session_members
 from infra.settings import PROJECT, Settings
-from tests.conftest import free_ports, settings_environment
+from tests.conftest import free_ports, server_process, settings_environment
 
 SLEEP = [sys.executable, "-c", "import subprocess, sys, time; subprocess.Popen(['sleep', '300']); time.sleep(300)"]
 
@@ -198,12 +198,7 @@ def test_a_server_that_dies_comes_back_and_nobody_who_follows_a_run_loses_a_line
         reader = threading.Thread(target=lambda: shown.extend(follower.stdout or []))
         reader.start()
         wait_for(lambda: any("counted image" in line for line in shown), 180)
-        server = next(
-            item
-            for item in psutil.Process().children()
-            if "infra.local.server_process" in item.cmdline() and item.environ()["AHC_HOME"] == str(settings.home)
-        )
-        server.kill()
+        server_process(settings).kill()
         wait_for(lambda: platform.children["prefect-server"].exit_code is not None)
         platform.check()
         platform.wait_until_ready()
