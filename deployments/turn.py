@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DEPLOYING: Final = "ahc_deploying"
 RERUNNING: Final = "ahc_rerunning"
 """The variables of the server that are the locks."""
-GIVEN_UP_AFTER: Final = 120.0
+GIVEN_UP_AFTER: Final = {DEPLOYING: 120.0, RERUNNING: 15.0}
 """Seconds after which whoever still holds a turn is taken for dead; a deploy needs 20 at most, a rerun one."""
 
 
@@ -38,7 +38,7 @@ async def one_at_a_time(client: "PrefectClient", lock: str) -> AsyncIterator[Non
             other = await client.read_variable_by_name(lock)
         if other is not None and other.id != holder:
             holder, since = other.id, time.monotonic()
-        elif other is not None and time.monotonic() - since > GIVEN_UP_AFTER:
+        elif other is not None and time.monotonic() - since > GIVEN_UP_AFTER[lock]:
             await _end(client, lock)
         await asyncio.sleep(0.5)
     try:

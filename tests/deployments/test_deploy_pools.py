@@ -11,7 +11,7 @@ import yaml
 from deployments.change import Change
 from deployments.commands.deploy import SERVER_FILE, deploy_files, describe
 from deployments.connection import connect, server
-from deployments.turn import DEPLOYING
+from deployments.turn import DEPLOYING, GIVEN_UP_AFTER
 from infra.errors import ConfigurationError
 from infra.settings import Settings
 
@@ -112,7 +112,7 @@ def test_two_deploys_at_once_both_succeed_and_only_one_changes_something(files: 
 
 
 def test_the_turn_of_a_deploy_that_died_is_taken_over(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.turn.GIVEN_UP_AFTER", 1.0)
+    monkeypatch.setitem(GIVEN_UP_AFTER, DEPLOYING, 1.0)
 
     async def left_behind() -> None:
         from prefect.client.schemas.actions import VariableCreate
