@@ -45,7 +45,7 @@ sample_images: 20
 gates:
   latency_p95_ms: 500
   shadow: {images: 12, min_agreement: 0.6}
-  canary: {share: 0.3, seconds: 8, min_requests: 10, max_drift: 0.2}
+  canary: {share: 0.5, seconds: 12, min_requests: 10, max_drift: 0.2}
   watch: {seconds: 3, min_requests: 10, max_drift: 0.5}
 """,
     "production": """
