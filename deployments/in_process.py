@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from deployments.catalogue import load_flow
@@ -38,7 +39,7 @@ def connect(settings: Settings) -> str | None:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         }
         use_prefect_again()
-        prepare_database(settings.path("prefect") / "prefect.db")
+        prepare_database(Path(os.environ["PREFECT_HOME"]) / "prefect.db")
         _keep_results(settings)
         return f"{error} This run is recorded under {settings.home} and shows in the UI of the next `ahc up`."
     _keep_results(settings)

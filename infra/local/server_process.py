@@ -62,6 +62,7 @@ def prepare_database(path: Path) -> None:
     """
     if path.exists():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = Path(sys.prefix, "share", "ahclassifier", f"prefect-{version('prefect')}.db")
     if not kept.exists():
         asyncio.run(_migrate())

@@ -22,6 +22,7 @@ from infra.local.server_process import prepare_database
 from infra.local.supervised import Supervised, session_members
 from infra.settings import PROJECT, Settings
 from tests.conftest import free_ports, server_process, settings_environment
+from tests.infra.local_endpoint import eventually
 
 SLEEP = [sys.executable, "-c", "import subprocess, sys, time; subprocess.Popen(['sleep', '300']); time.sleep(300)"]
 
@@ -29,13 +30,6 @@ SLEEP = [sys.executable, "-c", "import subprocess, sys, time; subprocess.Popen([
 def child(tmp_path: Path, command: list[str], name: str = "child") -> Supervised:
     environment = {**os.environ, "AHC_HOME": str(tmp_path)}
     return Supervised(name, command, environment=environment, log=tmp_path / f"{name}.log", descriptors=[])
-
-
-def wait_for(condition: "object", seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # --- Prefect's settings -------------------------------------------------------------------------------------------
@@ -110,7 +104,7 @@ def test_a_stale_lock_file_is_no_hindrance_and_its_processes_are_ended(tmp_path:
     session = stray.start()
     # What a killed platform leaves: a lock file that nobody holds, which names sessions.
     (tmp_path / "up.lock").write_text(f'{{"pid": 1, "sessions": {{"worker": [{session}]}}}}', encoding="utf-8")
-    wait_for(lambda: len(session_members([session])) == 2)
+    eventually(lambda: len(session_members([session])) == 2)
     with Instance(settings) as instance:
         assert instance.end_leftovers() == 2
     stray.stop()
@@ -132,9 +126,9 @@ def test_a_session_of_another_home_is_left_alone(tmp_path: Path) -> None:
 def test_stopping_a_child_ends_what_it_started_before_a_restart_too(tmp_path: Path) -> None:
     supervised = child(tmp_path, SLEEP)
     first = supervised.start()
-    wait_for(lambda: len(session_members([first])) == 2)
+    eventually(lambda: len(session_members([first])) == 2)
     psutil.Process(first).kill()
-    wait_for(lambda: supervised.exit_code is not None)
+    eventually(lambda: supervised.exit_code is not None)
     second = supervised.start()
     supervised.stop()
     assert session_members([first, second]) == []
@@ -146,7 +140,7 @@ def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     )
     supervised = child(tmp_path, [sys.executable, "-c", code])
     session = supervised.start()
-    wait_for(lambda: supervised.last_lines() == ["on"])
+    eventually(lambda: supervised.last_lines() == ["on"])
     supervised.stop(patience=0.5)
     assert session_members([session]) == []
 
@@ -197,9 +191,9 @@ def test_a_server_that_dies_comes_back_and_nobody_who_follows_a_run_loses_a_line
         shown: list[str] = []
         reader = threading.Thread(target=lambda: shown.extend(follower.stdout or []))
         reader.start()
-        wait_for(lambda: any("counted image" in line for line in shown), 180)
+        eventually(lambda: any("counted image" in line for line in shown), 180)
         server_process(settings).kill()
-        wait_for(lambda: platform.children["prefect-server"].exit_code is not None)
+        eventually(lambda: platform.children["prefect-server"].exit_code is not None)
         platform.check()
         platform.wait_until_ready()
         assert follower.wait(90) == 0, "".join(shown)
