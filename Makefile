@@ -84,7 +84,7 @@ dockerfiles: install
 
 # The ARM templates as they are composed, by a policy linter.
 policies: install $(CHECKOV)/complete
-	AHC_CHECKOV=$(CHECKOV)/bin/checkov $(BIN)/python -m pytest tests/azure/test_policies.py
+	AHC_CHECKOV=$(CHECKOV)/bin/checkov $(BIN)/python -m pytest tests/infra/azure/provisioning/test_policies.py
 
 $(CHECKOV)/complete:
 	$(PYTHON) -m venv --clear $(@D) && $(@D)/bin/pip install --quiet checkov==3.3.30 && touch $@
@@ -107,7 +107,7 @@ build/sbom/scoring.cdx.json: EXTRA := container
 build/sbom/training.cdx.json: EXTRA := azure
 build/sbom/%.cdx.json: pyproject.toml constraints.txt install
 	mkdir -p build/sbom/project
-	version=$$($(BIN)/python -c 'from infra.revision import version; print(version())') && \
+	version=$$($(BIN)/python -c 'from infra.version import version; print(version())') && \
 	sed -e '/^readme = /d' -e "s/^version = .*/version = \"$$version\"/" pyproject.toml > build/sbom/project/pyproject.toml
 	$(BIN)/python -m venv --clear --without-pip build/sbom/$*
 	$(BIN)/python -m pip --python build/sbom/$*/bin/python install --quiet --constraint constraints.txt \

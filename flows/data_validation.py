@@ -1,8 +1,9 @@
 """From a source of images to a validated, immutable manifest."""
 
 from infra.ports import RegisteredModel
-from model.validation import ValidationConfig
-from tasks.data import (
+from model.validation.report import ValidationConfig
+from tasks.framework.pipeline import pipeline, rename_run
+from tasks.training.data import (
     DataRequest,
     ValidatedData,
     build_data_manifest,
@@ -11,7 +12,6 @@ from tasks.data import (
     show_findings,
     validate_data,
 )
-from tasks.pipeline import pipeline, rename_run
 
 DEFAULT_DATA = DataRequest()
 DEFAULT_VALIDATION = ValidationConfig()

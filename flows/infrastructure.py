@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from tasks.infrastructure import (
+from tasks.framework.pipeline import completed_as, pipeline
+from tasks.operations.infrastructure import (
     Built,
     Gone,
     Infrastructure,
@@ -18,7 +19,6 @@ from tasks.infrastructure import (
     sweep_orphans,
     targets,
 )
-from tasks.pipeline import completed_as, pipeline
 
 Mode = Literal["check", "plan", "provision", "drift", "remove", "sweep"]
 Outcome = Infrastructure | Built | Gone | Swept | list[Planned]

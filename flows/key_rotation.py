@@ -1,8 +1,8 @@
 """New keys for an endpoint, so that no client is locked out."""
 
-from tasks.environments import environment_file
-from tasks.keys import Rotated, replace_primary, retire_secondary, verify_keys
-from tasks.pipeline import pipeline
+from tasks.framework.pipeline import pipeline
+from tasks.operations.key_rotation import Rotated, replace_primary, retire_secondary, verify_keys
+from tasks.release.targets import environment_file
 
 
 @pipeline("key-rotation", "rotate the keys of {environment}")

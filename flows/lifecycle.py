@@ -5,14 +5,14 @@ from flows.release import release
 from flows.training import DEFAULT_GATES, DEFAULT_TRAINING
 from flows.training import training as train_and_judge
 from model.config import TrainingConfig
-from model.gate import GateConfig
-from model.validation import ValidationConfig
-from tasks.data import DataRequest, name_of
-from tasks.environments import check_targets
-from tasks.evaluation import find_champion
-from tasks.infrastructure import check_infrastructure
-from tasks.pipeline import completed_as, pipeline, rename_run
-from tasks.summary import Summary, summarise
+from model.evaluation.verdict import GateConfig
+from model.validation.report import ValidationConfig
+from tasks.framework.pipeline import completed_as, pipeline, rename_run
+from tasks.lifecycle_summary import Summary, summarise
+from tasks.operations.infrastructure import check_infrastructure
+from tasks.release.targets import check_targets
+from tasks.training.champion import find_champion
+from tasks.training.data import DataRequest, name_of
 
 
 @pipeline("lifecycle", "lifecycle {data.source}", keep_result=True)

@@ -1,7 +1,7 @@
 """The training code, published where engines other than Prefect start it."""
 
-from tasks.pipeline import pipeline
-from tasks.publication import Publication, publish_training
+from tasks.framework.pipeline import pipeline
+from tasks.operations.publication import Publication, publish_training
 
 
 @pipeline("publication", "publish {version}")

@@ -1,10 +1,17 @@
 """What is due is released, whoever noticed it: an event, a message of Azure ML, or the clock."""
 
-from tasks.azure_devops import tell_azure_devops
-from tasks.pipeline import pipeline
-from tasks.reconciled import Reconciled, show_reconciliation
-from tasks.reconciliation import end_notices, find_due, note_expired_releases, start_releases, take_notices
-from tasks.repair import Repaired, repair_environments
+from tasks.framework.pipeline import pipeline
+from tasks.reconciliation.azure_devops import tell_azure_devops
+from tasks.reconciliation.reconcile import (
+    Reconciled,
+    end_notices,
+    find_due,
+    note_expired_releases,
+    show_reconciliation,
+    start_releases,
+    take_notices,
+)
+from tasks.reconciliation.repair import Repaired, repair_environments
 
 NOTHING = Repaired()
 

@@ -1,16 +1,17 @@
 """One version to one environment, so that no request is lost and no wrong answer is given."""
 
-from tasks.approval import decide
-from tasks.canary import canary
-from tasks.environments import environment_file
-from tasks.pipeline import pipeline
-from tasks.preflight import preflight
-from tasks.promotion import promote
-from tasks.release import Live, check_version, deploy_candidate, switch_traffic, verify_live
-from tasks.shadow import shadow
-from tasks.smoke_test import smoke_test
-from tasks.turns import one_release_at_a_time
-from tasks.watch import watch
+from tasks.framework.pipeline import pipeline
+from tasks.release.approval import decide
+from tasks.release.canary import canary
+from tasks.release.check_version import check_version
+from tasks.release.deploy_and_switch import Live, deploy_candidate, switch_traffic, verify_live
+from tasks.release.one_release_lock import one_release_at_a_time
+from tasks.release.preflight import preflight
+from tasks.release.shadow import shadow
+from tasks.release.share_model import promote
+from tasks.release.smoke_test import smoke_test
+from tasks.release.targets import environment_file
+from tasks.release.watch import watch
 
 
 @pipeline("release", "release {name} v{version} to {environment}")

@@ -1,11 +1,12 @@
 """The last good model back, in seconds."""
 
-from tasks.environments import environment_file
-from tasks.pipeline import pipeline
-from tasks.release import Live, check_return, deploy_candidate
-from tasks.rollback import go_back, roll_back, version_before
-from tasks.smoke_test import smoke_test
-from tasks.turns import one_release_at_a_time
+from tasks.framework.pipeline import pipeline
+from tasks.release.check_version import check_return
+from tasks.release.deploy_and_switch import Live, deploy_candidate
+from tasks.release.one_release_lock import one_release_at_a_time
+from tasks.release.rollback import go_back, roll_back, version_before
+from tasks.release.smoke_test import smoke_test
+from tasks.release.targets import environment_file
 
 
 @pipeline("rollback", "rollback {environment}")

@@ -1,8 +1,8 @@
 """What endpoints answered, into the data lake."""
 
-from tasks.environments import environment_file
-from tasks.pipeline import pipeline
-from tasks.records import Collected, collect_records
+from tasks.framework.pipeline import pipeline
+from tasks.operations.scoring_records import Collected, collect_records
+from tasks.release.targets import environment_file
 
 
 @pipeline("scoring-records", "scoring-records {environment}")

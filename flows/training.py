@@ -2,15 +2,17 @@
 
 from infra.ports import RegisteredModel
 from model.config import TrainingConfig
-from model.gate import GateConfig
-from model.manifest import DataVersion
-from tasks.evaluation import evaluate_and_judge, find_opponent, seal_bundle, track_evaluation
-from tasks.gate_results import show_verdict
-from tasks.lake import publish_metrics
-from tasks.pipeline import pipeline, rename_run
-from tasks.registration import register
-from tasks.summary import Trained
-from tasks.training import train
+from model.data.manifest import DataVersion
+from model.evaluation.verdict import GateConfig
+from tasks.framework.gate_results import show_verdict
+from tasks.framework.pipeline import pipeline, rename_run
+from tasks.lifecycle_summary import Trained
+from tasks.training.bundle import seal_bundle
+from tasks.training.champion import find_opponent
+from tasks.training.judge import evaluate_and_judge, track_evaluation
+from tasks.training.metrics_to_lake import publish_metrics
+from tasks.training.register import register
+from tasks.training.train import train
 
 DEFAULT_TRAINING = TrainingConfig()
 DEFAULT_GATES = GateConfig()

@@ -10,41 +10,40 @@ from typing import TYPE_CHECKING
 
 import fsspec
 
-from infra.environments import load_environment
+from infra.config.environments import load_environment
+from infra.config.trainers import load_trainer
+from infra.container_images import ImageBuilder
 from infra.errors import ConfigurationError
-from infra.images import ImageBuilder
-from infra.ledger import ReleaseLedger
-from infra.ledger_files import FileLedger
-from infra.notices import Notices
 from infra.ports import (
     DataCatalogue,
     Endpoint,
     ExperimentTracker,
     FolderStore,
     ModelRegistry,
+    Notices,
     RegisteredModel,
     SecretStore,
     SharedModels,
     Trainer,
 )
+from infra.releases.ledger import FileLedger, ReleaseLedger
 from infra.settings import Backend, Settings
-from infra.trainers import load_trainer
 
 if TYPE_CHECKING:
-    from infra.azure.components import AmlPublication
+    from infra.azure.machine_learning.components import AmlPublication
 
 # A source may lie in Azure whatever the backend; programs open its URL without knowing whose identity that takes. The
 # class is imported with the first such URL.
 for _protocol in ("abfs", "abfss", "az"):
-    fsspec.register_implementation(_protocol, "infra.azure.filesystem.AzureFiles", clobber=True)
+    fsspec.register_implementation(_protocol, "infra.azure.storage.filesystem.AzureFiles", clobber=True)
 
 
 def registry(settings: Settings) -> ModelRegistry:
     if settings.backend == "azure":
-        from infra.azure.registry import AmlRegistry
+        from infra.azure.machine_learning.registry import AmlRegistry
 
         return AmlRegistry(settings)
-    from infra.local.registry import MlflowRegistry
+    from infra.local.stores.registry import MlflowRegistry
 
     return MlflowRegistry(settings.mlflow_store, settings.path("registry"))
 
@@ -52,7 +51,7 @@ def registry(settings: Settings) -> ModelRegistry:
 def champions(settings: Settings, environments: Sequence[str]) -> dict[str, tuple[RegisteredModel, ...]]:
     """Per environment, what the registry calls the champion of each model name, last released first."""
     if settings.backend == "local":
-        from infra.local.champions import champions as local_champions
+        from infra.local.stores.registry import champions as local_champions
 
         return local_champions(settings, environments)
     models = registry(settings)
@@ -67,10 +66,10 @@ def _last_released_first(models: list[RegisteredModel], environment: str) -> tup
 
 def tracker(settings: Settings) -> ExperimentTracker:
     if settings.backend == "azure":
-        from infra.azure.tracking import aml_tracker
+        from infra.azure.machine_learning.tracking import aml_tracker
 
         return aml_tracker(settings)
-    from infra.tracking import MlflowTracker, server_link
+    from infra.stores.mlflow_tracking import MlflowTracker, server_link
 
     artifacts = settings.path("mlflow", "artifacts")
     return MlflowTracker(settings.mlflow_store, server_link(settings.mlflow_url), artifacts=artifacts)
@@ -95,7 +94,7 @@ def trainer(settings: Settings) -> Trainer | None:
             "platform's storage on Azure; the backend is `local`.",
             next_step="Set AHC_BACKEND=azure, or AHC_TRAINER=local to train on this machine.",
         )
-    from infra.azure.trainer import AmlTrainer
+    from infra.azure.machine_learning.trainer import AmlTrainer
 
     return AmlTrainer(described, settings)
 
@@ -107,7 +106,7 @@ def publication(settings: Settings) -> "AmlPublication":
         ConfigurationError: With the local backend, which has no such place.
     """
     if settings.backend == "azure":
-        from infra.azure.components import AmlPublication
+        from infra.azure.machine_learning.components import AmlPublication
 
         return AmlPublication(settings)
     raise ConfigurationError("Training code is published to Azure ML: set AHC_BACKEND=azure.")
@@ -116,10 +115,10 @@ def publication(settings: Settings) -> "AmlPublication":
 def folders(settings: Settings) -> FolderStore:
     """Where folders that a later run needs are kept."""
     if settings.backend == "azure":
-        from infra.azure.folders import platform_folders
+        from infra.azure.storage.folders import platform_folders
 
         return platform_folders(settings)
-    from infra.local.folders import LocalFolders
+    from infra.local.stores.folders import LocalFolders
 
     return LocalFolders()
 
@@ -127,8 +126,8 @@ def folders(settings: Settings) -> FolderStore:
 def data_root(settings: Settings) -> str:
     """The fsspec URL under which manifests, reports and the state of trainings are kept."""
     if settings.backend == "azure":
-        from infra.azure.blobs import data_url
-        from infra.azure.resources import platform_resources
+        from infra.azure.access.resources import platform_resources
+        from infra.azure.storage.blobs import data_url
 
         return data_url(platform_resources(settings).storage_account, "data")
     return str(settings.home)
@@ -143,8 +142,8 @@ def records_store(environment: str, settings: Settings) -> str:
     """The fsspec URL under which the scoring records of this environment are kept; raises as `secrets` does."""
     described = load_environment(environment, settings.environments)
     if backend_of(environment, settings) == "azure":
-        from infra.azure.blobs import data_url
-        from infra.azure.resources import environment_resources
+        from infra.azure.access.resources import environment_resources
+        from infra.azure.storage.blobs import data_url
 
         return data_url(environment_resources(described, settings).storage_account, "records")
     return str(settings.home / "lake")
@@ -154,13 +153,13 @@ def samples(name: str, settings: Settings) -> str:
     """Where the images of the sample data set of this name are, fetched if they weren't: a path or fsspec URL.
 
     Raises:
-        DownloadFailed: As `infra.local.samples.fetch` does.
+        DownloadFailed: As `infra.stores.sample_data.fetch` does.
     """
     if settings.backend == "azure":
-        from infra.azure.samples import published_sample
+        from infra.azure.storage.samples import published_sample
 
         return published_sample(name, settings)
-    from infra.local.samples import fetch
+    from infra.stores.sample_data import fetch
 
     return str(fetch(name, settings.path("samples")))
 
@@ -168,7 +167,7 @@ def samples(name: str, settings: Settings) -> str:
 def data_catalogue(settings: Settings) -> DataCatalogue | None:
     """Where people look for data versions; None on one machine, where their folder is all there is."""
     if settings.backend == "azure":
-        from infra.azure.data_assets import AmlData
+        from infra.azure.machine_learning.data_assets import AmlData
 
         return AmlData(settings)
     return None
@@ -183,7 +182,7 @@ def shared_models(environment: str, settings: Settings) -> SharedModels | None:
     named = described.azure.model_registry
     if named is None or backend_of(environment, settings) != "azure":
         return None
-    from infra.azure.shared_models import AmlSharedModels
+    from infra.azure.machine_learning.shared_models import AmlSharedModels
 
     return AmlSharedModels(named, described, settings)
 
@@ -194,7 +193,7 @@ def notices(settings: Settings) -> Notices | None:
     Raises: NotProvisioned.
     """
     if settings.backend == "azure":
-        from infra.azure.notices import platform_notices
+        from infra.azure.machine_learning.registration_queue import platform_notices
 
         return platform_notices(settings)
     return None
@@ -203,10 +202,10 @@ def notices(settings: Settings) -> Notices | None:
 def exclusive(name: str, settings: Settings) -> AbstractContextManager[None]:
     """Wait for the only holder of this name (which may have slashes) on all machines of the backend, and hold it."""
     if settings.backend == "azure":
-        from infra.azure.leases import exclusive_name
+        from infra.azure.storage.leases import exclusive_name
 
         return exclusive_name(name, settings)
-    from infra.local.locks import exclusive as exclusive_file
+    from infra.stores.file_lock import exclusive as exclusive_file
 
     return exclusive_file(settings.home / name / ".lock")
 
@@ -214,10 +213,10 @@ def exclusive(name: str, settings: Settings) -> AbstractContextManager[None]:
 def ledger(settings: Settings) -> ReleaseLedger:
     """What happened to which version in which environment."""
     if settings.backend == "azure":
-        from infra.azure.ledger import platform_events
+        from infra.azure.storage.ledger import platform_events
 
         return FileLedger(platform_events(settings))
-    from infra.local.ledger import EventFolder
+    from infra.local.stores.ledger import EventFolder
 
     return FileLedger(EventFolder(settings.home / "ledger"))
 
@@ -229,7 +228,7 @@ def image_builder(settings: Settings) -> ImageBuilder:
         ConfigurationError: Nothing on this machine can build them.
     """
     if settings.backend == "azure":
-        from infra.azure.image_builds import RegistryBuilds
+        from infra.azure.container_images.builds import RegistryBuilds
 
         return RegistryBuilds(settings)
     from infra.local.image_builds import LocalBuilds
@@ -244,10 +243,10 @@ def secrets(environment: str, settings: Settings) -> SecretStore:
         ConfigurationError: There is no such environment, or its file is wrong.
     """
     if backend_of(environment, settings) == "azure":
-        from infra.azure.secrets import KeyVaultSecrets
+        from infra.azure.storage.key_vault import KeyVaultSecrets
 
         return KeyVaultSecrets(environment, settings)
-    from infra.local.secrets import FileSecrets
+    from infra.local.stores.secrets import FileSecrets
 
     return FileSecrets(settings.path("secrets"))
 
@@ -258,13 +257,13 @@ def endpoint(environment: str, settings: Settings) -> Endpoint:
     store = secrets(environment, settings)
     if backend_of(environment, settings) == "azure":
         if described.azure.endpoint == "app-service":
-            from infra.azure.app_service import AppServiceEndpoint
+            from infra.azure.endpoint.app_service.endpoint import AppServiceEndpoint
 
             return AppServiceEndpoint(described, settings, store)
-        from infra.azure.container_instances import ContainerInstancesEndpoint
+        from infra.azure.endpoint.container_instances.endpoint import ContainerInstancesEndpoint
 
         return ContainerInstancesEndpoint(described, settings, store)
-    from infra.local.endpoint import LocalEndpoint
+    from infra.local.endpoint.endpoint import LocalEndpoint
 
     return LocalEndpoint(described, settings, store)
 

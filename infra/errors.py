@@ -2,7 +2,7 @@
 
 The type decides: an error with `transient = True` is retried with backoff, all others are not. Each has its own exit
 code and a section in `docs/runbook.md` (the anchor is the class name in kebab case). Faults of data, training and
-models are in `model/errors.py`; `tasks/failures.py` reads both trees as one table.
+models are in `model/errors.py`; `tasks/framework/error_table.py` reads both trees as one table.
 """
 
 from typing import ClassVar

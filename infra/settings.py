@@ -113,3 +113,6 @@ def get_settings() -> Settings:
         )
         raise ConfigurationError(f"Wrong settings: {wrong}.") from error
     return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+
+
+AZURE_RESULTS = "ahc-azure-results/platform"

@@ -2,7 +2,7 @@
 
 Each error says what happened and what to do next, has its own exit code and a section of its own in
 `docs/runbook.md` (the anchor is the class name in kebab case). The platform's own faults are in
-`infra/errors.py`; `tasks/failures.py` reads both trees as one table.
+`infra/errors.py`; `tasks/framework/error_table.py` reads both trees as one table.
 """
 
 from typing import ClassVar

@@ -13,7 +13,7 @@ import pytest
 
 from infra.settings import Settings
 
-pytest_plugins = ["tests.azure.fixtures", "tests.containers.fixtures"]
+pytest_plugins = ["tests.support.azure.fixtures", "tests.support.containers.fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,14 +74,14 @@ def server_process(settings: Settings) -> psutil.Process:
     return next(
         item
         for item in psutil.Process().children()
-        if "infra.local.server_process" in item.cmdline() and item.environ()["AHC_HOME"] == str(settings.home)
+        if "infra.local.platform.prefect_server" in item.cmdline() and item.environ()["AHC_HOME"] == str(settings.home)
     )
 
 
 @contextmanager
 def environment_restored() -> Iterator[None]:
     """What the block sets in the environment is forgotten afterwards, also by Prefect and by the settings."""
-    from deployments.in_process import use_prefect_again
+    from deployments.cli.in_process import use_prefect_again
     from infra.settings import get_settings
 
     before = dict(os.environ)
@@ -100,8 +100,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
 
     While it runs, this process's environment points at it, for clients and for commands that are started.
     """
-    from infra.local.platform import Platform
-    from infra.local.prefect_env import prefect_environment, use_prefect
+    from infra.local.platform.platform import Platform
+    from infra.local.platform.prefect_settings import prefect_environment, use_prefect
     from infra.settings import get_settings
 
     home: Path = tmp_path_factory.mktemp("platform")

@@ -1,1 +1,1 @@
-"""The platform's ports on Azure. Imports are absolute here: `azure` is always the SDK."""
+"""The same ports on an Azure subscription. Use absolute imports: `azure` is the SDK."""

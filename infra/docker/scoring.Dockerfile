@@ -56,5 +56,5 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 # Starting may take as long as the container waits for Azure.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=300s --retries=3 \
-    CMD ["python", "-m", "infra.azure.container_health"]
-ENTRYPOINT ["python", "-m", "infra.azure.scoring_container"]
+    CMD ["python", "-m", "infra.azure.inside_container.health"]
+ENTRYPOINT ["python", "-m", "infra.azure.inside_container.main"]

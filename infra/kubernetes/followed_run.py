@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from infra.continuation import may_continue
 from infra.ports import TrainingUpdate
+from infra.runs.restarts import may_continue
 
 if TYPE_CHECKING:
     from datetime import datetime

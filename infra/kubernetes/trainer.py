@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from infra.cancelling import run_is_cancelled
+from infra.config.trainers import TrainerFile
 from infra.errors import ConfigurationError, ServiceUnavailable, TrainingJobFailed
 from infra.kubernetes.followed_run import FollowedRun
 from infra.ports import TrainingJob, TrainingUpdate
-from infra.trainers import TrainerFile
+from infra.runs.cancellation import run_is_cancelled
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

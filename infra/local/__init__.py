@@ -1,1 +1,1 @@
-"""Adapters for one machine: real processes, SQLite-backed MLflow, files. Not mocks; a small team could live on them."""
+"""The embedded platform of one machine. No Azure package is imported here."""

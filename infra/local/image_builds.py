@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from infra.container_images import BuiltImage, ImageSource
 from infra.errors import ConfigurationError, ImageBuildFailed
-from infra.images import BuiltImage, ImageSource
 
 PROGRAMS: Final = ("podman", "docker")
 LAST_LINES: Final = 20

@@ -1,1 +1,1 @@
-"""The scoring service: a bundle in, the scoring API out. Runs without torch."""
+"""The scoring service: one process that answers for one bundle. No torch, no Prefect, no Azure."""

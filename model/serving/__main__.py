@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from model.errors import InvalidConfig
 from model.serving.config import ServingConfig
-from model.serving.logs import log_as_json
+from model.serving.observe.logs import log_as_json
 
 
 def main() -> int:

@@ -13,10 +13,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from model.bundle import Bundle
+from model.bundle.read import Bundle
+from model.data.decoding import decode
 from model.errors import BundleCorrupt, ImageRejected
-from model.images import decode
-from model.serving.problems import Refusal
+from model.serving.http.problems import Refusal
 
 WARM_UP_RUNS: Final = 3
 Probabilities = NDArray[np.float32]

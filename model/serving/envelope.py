@@ -10,11 +10,11 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model.serving.body import Body, Buffered, ClientLeft
-from model.serving.exchange import Exchange
-from model.serving.metrics import Metrics
-from model.serving.observers import Observers
-from model.serving.problems import Refusal
+from model.serving.http.body import Body, Buffered, ClientLeft
+from model.serving.http.exchange import Exchange
+from model.serving.http.problems import Refusal
+from model.serving.observe.metrics import Metrics
+from model.serving.observe.observers import Observers
 
 SANE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

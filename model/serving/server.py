@@ -14,14 +14,14 @@ from typing import Any, Final
 import uvicorn
 from pydantic import SecretStr
 
-from model.bundle import open_bundle
+from model.bundle.read import open_bundle
 from model.errors import ModelError
-from model.serving.app import ScoringService, create_app
 from model.serving.certificate import Certificate
 from model.serving.config import ServingConfig
 from model.serving.handover import Handover
-from model.serving.logs import log_as_json
-from model.serving.protocol import ScoringProtocol
+from model.serving.http.protocol import ScoringProtocol
+from model.serving.observe.logs import log_as_json
+from model.serving.service import ScoringService, create_app
 
 EXIT_CANNOT_LISTEN: Final = 21
 SPARE_DESCRIPTORS: Final = 64

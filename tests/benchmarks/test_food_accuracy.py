@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from infra.local.samples import fetch
+from infra.stores.sample_data import fetch
 from model.config import TrainingConfig
-from model.fit import fit
-from model.images import decode
-from model.manifest import DataVersion, SplitConfig, build_manifest, read_manifest, write_manifest
-from model.network import load_network
+from model.data.decoding import decode
+from model.data.manifest import DataVersion, SplitConfig, build_manifest, read_manifest, write_manifest
+from model.export.build import load_network
+from model.training.fit import fit
 
 SEEDS = range(10)
 """The target is for seeds 0 to 4. The rates were chosen in view of all ten, the rest of the recipe on 0 to 4."""

@@ -10,9 +10,9 @@ import pytest
 from infra.backend import endpoint, registry
 from infra.ports import LiveModel
 from infra.settings import Settings
-from tests.bundles import make_bundle
 from tests.conftest import settings_environment
-from tests.deployments.test_run import in_a_process
+from tests.deployments.cli.commands.test_run import in_a_process
+from tests.support.bundles import make_bundle
 
 pytestmark = pytest.mark.benchmark
 TARGET_SECONDS = 5.0
@@ -58,7 +58,7 @@ def seconds_until_back(settings: Settings, roll_back: Callable[[], object]) -> t
 def test_the_version_before_is_back_within_seconds(settings):
     from prefect.utilities.callables import parameter_schema
 
-    from deployments.connection import server
+    from deployments.server.connection import server
     from flows.rollback import rollback
 
     def command() -> None:

@@ -23,11 +23,11 @@ import psutil
 import pytest
 from PIL import Image, ImageFilter
 
-from model.bundle import Bundle, BundleRef, Lineage, open_bundle
-from model.images import Preprocessing, decode
-from model.sealing import seal, staged
+from model.bundle.read import Bundle, BundleRef, Lineage, open_bundle
+from model.bundle.write import seal, staged
+from model.data.decoding import Preprocessing, decode
 from tests.model.serving.conftest import PRIMARY, Service, serving
-from tests.otlp_sink import OtlpSink
+from tests.support.otlp_sink import OtlpSink
 
 LABELS = ("fish", "fruit", "grains", "greens", "vegetables")
 CLIENTS = 8

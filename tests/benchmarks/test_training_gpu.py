@@ -21,13 +21,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from model.augmentation import Augmentation
 from model.config import TrainingConfig
-from model.fit import fit
-from model.images import Preprocessing
-from model.manifest import DataVersion, SplitConfig, build_manifest, write_manifest
-from model.network import build_network, compile_network
-from model.process_state import own_process_state
+from model.data.decoding import Preprocessing
+from model.data.manifest import DataVersion, SplitConfig, build_manifest, write_manifest
+from model.network.build import build_network, compile_network
+from model.training.augmentation import Augmentation
+from model.training.fit import fit
+from model.training.process_state import own_process_state
 
 TINY = os.environ.get("AHC_BENCHMARK_TINY") == "1"
 DEVICE = torch.device("cpu" if TINY else "cuda")

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from model.config import TrainingConfig
-from model.fit import fit
-from model.manifest import DataVersion, SplitConfig, build_manifest, write_manifest
-from model.network import build_network
+from model.data.manifest import DataVersion, SplitConfig, build_manifest, write_manifest
+from model.network.build import build_network
+from model.training.fit import fit
 
 IMAGES = 192
 EPOCHS = 4

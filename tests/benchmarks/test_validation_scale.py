@@ -13,7 +13,7 @@ PROGRAM = """
 import hashlib, json, resource, sys
 import numpy as np
 import pandas as pd
-from model.validation import ValidationConfig, validate
+from model.validation.report import ValidationConfig, validate
 
 rows = int(sys.argv[1])
 random = np.random.default_rng(0)

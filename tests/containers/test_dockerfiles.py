@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import PROJECT
-from tests.containers import podman
+from tests.support.containers import podman
 
 DOCKERFILES = sorted((PROJECT / "infra" / "docker").glob("*.Dockerfile"))
 

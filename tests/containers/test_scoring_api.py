@@ -3,10 +3,10 @@
 import pytest
 from pydantic import SecretStr
 
-from infra.revision import revision
-from tests.azure.scoring_containers import key
-from tests.bundles import colour_image
+from infra.version import revision
 from tests.model.serving.conftest import PRIMARY, SECONDARY, serving
+from tests.support.azure.scoring_containers import key
+from tests.support.bundles import colour_image
 
 
 @pytest.fixture(

@@ -8,13 +8,13 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from infra.azure.secrets import KeyVaultSecrets
-from infra.environments import endpoint_key
-from infra.revision import revision
-from tests.azure.scoring_containers import key, published
-from tests.containers.podman import BASE, container, environment, podman
-from tests.infra.load import Load
-from tests.infra.local_endpoint import eventually
+from infra.azure.storage.key_vault import KeyVaultSecrets
+from infra.config.environments import endpoint_key
+from infra.version import revision
+from tests.support.azure.scoring_containers import key, published
+from tests.support.containers.podman import BASE, container, environment, podman
+from tests.support.load import Load
+from tests.support.local_endpoint import eventually
 
 pytestmark = [pytest.mark.containers, pytest.mark.azure]
 

@@ -9,9 +9,9 @@ from pydantic import SecretStr
 
 from infra.errors import CandidateFailed, ConfigurationError, NothingToRollBackTo
 from infra.ports import Endpoint, LiveModel
-from infra.scoring_client import ScoringClient
-from tests.bundles import colour_image, make_bundle
-from tests.infra.local_endpoint import eventually, local_endpoint
+from infra.releases.scoring_client import ScoringClient
+from tests.support.bundles import colour_image, make_bundle
+from tests.support.local_endpoint import eventually, local_endpoint
 
 
 @dataclass
@@ -73,7 +73,7 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
         return
     # Containers are processes of this machine here, so the bench is needed.
     bench = request.getfixturevalue("bench")
-    from tests.azure.endpoints import azure_endpoint
+    from tests.support.azure.endpoints import azure_endpoint
 
     with azure_endpoint(bench, tmp_path, **ON_AZURE[request.param]) as served:
         divides = not ON_AZURE[request.param].get("private", False)

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from infra.errors import ModelNotFound
-from infra.local.folders import LocalFolders
+from infra.local.stores.folders import LocalFolders
 
 
 @pytest.fixture(params=["local", pytest.param("azure", marks=pytest.mark.azure)])
@@ -15,8 +15,8 @@ def store(request):
     if request.param == "local":
         return LocalFolders
     cloud = request.getfixturevalue("cloud")
-    from infra.azure.folders import BlobFolders
-    from infra.azure.resources import platform_resources
+    from infra.azure.access.resources import platform_resources
+    from infra.azure.storage.folders import BlobFolders
 
     account = platform_resources(cloud).storage_account
     return lambda: BlobFolders(account, "models", cloud.home / uuid4().hex, prefix="folders/")

@@ -12,8 +12,8 @@ import pytest
 
 from infra.backend import ledger as ledger_of
 from infra.errors import LedgerBroken
-from infra.ledger import last_word
 from infra.ports import LiveModel
+from infra.releases.ledger import last_word
 from infra.settings import Settings
 from tests.conftest import settings_environment
 
@@ -42,8 +42,8 @@ class BlobFiles:
     """The same on Azure."""
 
     def __init__(self, settings):
-        from infra.azure.blobs import blob_service
-        from infra.azure.resources import platform_resources
+        from infra.azure.access.resources import platform_resources
+        from infra.azure.storage.blobs import blob_service
 
         self.settings = settings
         self._client = blob_service(platform_resources(settings).storage_account).get_container_client("data")
@@ -83,7 +83,7 @@ def five(ledger):
 
 def writer(settings, run, count, *, size=10, limit=0):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.contract.ledger_writer", run, str(count), str(size), str(limit)],
+        [sys.executable, "-m", "tests.support.ledger_writer", run, str(count), str(size), str(limit)],
         env={**os.environ, **settings_environment(settings)},
         stdout=subprocess.PIPE,
         text=True,

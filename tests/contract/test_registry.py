@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from infra.errors import ModelNotFound
-from infra.local.registry import MlflowRegistry
+from infra.local.stores.registry import MlflowRegistry
 
 TAGS = {"verdict": "promote"}
 
@@ -24,7 +24,7 @@ def connect(request, tmp_path):
         store = request.getfixturevalue("store")
         return lambda: MlflowRegistry(store, tmp_path / "registry")
     cloud = request.getfixturevalue("cloud")
-    from infra.azure.registry import AmlRegistry
+    from infra.azure.machine_learning.registry import AmlRegistry
 
     return lambda: AmlRegistry(cloud)
 

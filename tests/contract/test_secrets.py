@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from infra.errors import AccessDenied
-from infra.local.secrets import FileSecrets
+from infra.local.stores.secrets import FileSecrets
 
 
 @pytest.fixture(params=["local", pytest.param("azure", marks=pytest.mark.azure)])
@@ -15,7 +15,7 @@ def secrets(request, tmp_path):
     if request.param == "local":
         return FileSecrets(tmp_path / "secrets")
     cloud = request.getfixturevalue("cloud")
-    from infra.azure.secrets import KeyVaultSecrets
+    from infra.azure.storage.key_vault import KeyVaultSecrets
 
     return KeyVaultSecrets("test", cloud)
 
@@ -58,7 +58,7 @@ def test_several_that_come_first_agree_on_one_value(secrets, name):
 
 
 def test_the_header_for_curl_shows_no_value(secrets):
-    from infra.environments import endpoint_key
+    from infra.config.environments import endpoint_key
 
     value = secrets.ensure(endpoint_key("test")).get_secret_value()
     assert value not in secrets.curl_header("test")

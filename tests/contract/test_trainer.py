@@ -10,14 +10,14 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.states import Cancelling
 
-from deployments.commands.deploy import deploy_files
+from deployments.server.deploy import deploy_files
+from infra.config.trainers import load_trainer
 from infra.errors import TrainingJobFailed
 from infra.kubernetes.trainer import TAG, PrefectTrainer
-from infra.trainers import load_trainer
 from model.errors import GpuMemoryExhausted, SourceUnreadable
-from tasks.failures import the_jobs_own
-from tasks.fitting import describe_job, fitted
-from tests.model.training_case import short_training, small_data, train
+from tasks.framework.error_table import the_jobs_own
+from tasks.training.fit import describe_job, fitted
+from tests.support.training_case import short_training, small_data, train
 
 pytestmark = pytest.mark.timeout(900)
 DEPLOYMENT = "fit/gpu"

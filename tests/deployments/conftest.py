@@ -13,7 +13,7 @@ import pytest
 from infra.settings import Settings, get_settings
 from tests.conftest import environment_restored, free_ports
 
-MODULE = "tests.deployments.operations_flows"
+MODULE = "tests.support.operations_flows"
 FLOWS = ("intake", "decided", "asked", "killed")
 
 
@@ -40,7 +40,7 @@ def platform(prefect_server: Settings) -> Settings:
     """The running platform, with the flows of `operations_flows` as deployments called `here`."""
     from prefect.utilities.callables import parameter_schema
 
-    from deployments.connection import server
+    from deployments.server.connection import server
 
     module = importlib.import_module(MODULE)
     with server(prefect_server) as client:
@@ -76,7 +76,7 @@ def wait_for_pool(client: Any, seconds: float = 60) -> None:
 @pytest.fixture
 def ended(platform: Settings) -> Callable[..., Any]:
     """Makes a run that is in a state already, without a process that ran it."""
-    from deployments.connection import server
+    from deployments.server.connection import server
 
     def ended(state: Any) -> Any:
         with server(platform) as client:
@@ -90,7 +90,7 @@ def ended(platform: Settings) -> Callable[..., Any]:
 @pytest.fixture
 def start(platform: Settings) -> Callable[..., Any]:
     """Starts a deployment and waits until its run needs nobody any more, or somebody."""
-    from deployments.connection import server
+    from deployments.server.connection import server
 
     def start(flow: str, **parameters: Any) -> Any:
         with server(platform) as client:
@@ -102,7 +102,7 @@ def start(platform: Settings) -> Callable[..., Any]:
 
 
 def wait_for(settings: Settings, run_id: Any, seconds: float = 180) -> Any:
-    from deployments.connection import server
+    from deployments.server.connection import server
 
     deadline = time.monotonic() + seconds
     with server(settings) as client:

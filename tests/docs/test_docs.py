@@ -9,13 +9,13 @@ import pytest
 import typer
 from pydantic_core import PydanticUndefined
 
-from deployments.catalogue import entrypoints, load_flow
-from deployments.cli import COMMANDS, DATA_COMMANDS, DEVOPS_COMMANDS, app
-from infra.environments import AzureTarget, Environment
-from infra.gates import Canary, Gates, Shadow, Watch
+from deployments.cli.flow_catalogue import entrypoints, load_flow
+from deployments.cli.main import COMMANDS, DATA_COMMANDS, DEVOPS_COMMANDS, app
+from infra.config.environments import AzureTarget, Environment
+from infra.config.gates import Canary, Gates, Shadow, Watch
+from infra.config.trainers import AzureMlTarget, KubernetesTarget, TrainerFile
 from infra.settings import PROJECT, Settings
-from infra.trainers import AzureMlTarget, KubernetesTarget, TrainerFile
-from tasks.failures import ERRORS, OUTCOMES, runbook
+from tasks.framework.error_table import ERRORS, OUTCOMES, runbook
 
 COMMANDS_MD = (PROJECT / "docs" / "commands.md").read_text(encoding="utf-8")
 RUNBOOK_MD = (PROJECT / "docs" / "runbook.md").read_text(encoding="utf-8")
@@ -182,7 +182,7 @@ def test_every_shown_command_exists_with_its_options(line):
 
 
 def test_every_problem_of_the_scoring_api_has_a_section_with_its_status():
-    from model.serving.problems import KINDS
+    from model.serving.http.problems import KINDS
 
     for kind, facts in KINDS.items():
         assert f"{facts.status.value}." in sections()[kind]

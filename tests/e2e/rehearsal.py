@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import UUID
 
-from tests.bundles import colour_image, make_bundle
 from tests.conftest import environment_restored, free_ports
-from tests.e2e import browser
 from tests.e2e.conftest import AHC
-from tests.infra.load import Load
-from tests.infra.local_endpoint import stop_endpoints
+from tests.support import browser
+from tests.support.bundles import colour_image, make_bundle
+from tests.support.load import Load
+from tests.support.local_endpoint import stop_endpoints
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -124,8 +124,8 @@ class Rehearsal:
         }
 
     def __enter__(self) -> Self:
-        from infra.local.platform import Platform
-        from infra.local.prefect_env import prefect_environment
+        from infra.local.platform.platform import Platform
+        from infra.local.platform.prefect_settings import prefect_environment
         from infra.settings import get_settings
 
         self._resources.enter_context(environment_restored())
@@ -300,7 +300,7 @@ class Rehearsal:
     @contextmanager
     def _clients(self, *environments: str) -> Iterator[None]:
         from infra.backend import secrets
-        from infra.environments import endpoint_key
+        from infra.config.environments import endpoint_key
 
         with ExitStack() as clients:
             for name in environments:
@@ -371,8 +371,8 @@ class Rehearsal:
         return run
 
     def _finished(self, run_id: UUID, stage: str) -> bool:
-        from deployments.connection import server
-        from deployments.runs import steps
+        from deployments.runs.queries import steps
+        from deployments.server.connection import server
 
         run = self._run(run_id)
         assert not run.state.is_final() or stage == STAGES[-1], f"{run.name} ended before {stage}: {run.state}"
@@ -381,15 +381,15 @@ class Rehearsal:
         return any(step.name.startswith(f"{stage} ") and step.state_type == "COMPLETED" for step in found)
 
     def _run(self, run_id: UUID) -> Any:
-        from deployments.connection import server
+        from deployments.server.connection import server
 
         with server(self.settings) as client:
             return client.read_flow_run(run_id)
 
     def _runs(self, **parameters: Any) -> "list[FlowRun]":
         """All runs with these parameters, newest first."""
-        from deployments.connection import server
-        from deployments.runs import recent_runs
+        from deployments.runs.queries import recent_runs
+        from deployments.server.connection import server
 
         with server(self.settings) as client:
             found = recent_runs(client, limit=200)

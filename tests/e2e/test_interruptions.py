@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from model.checkpoints import read_checkpoint
 from model.errors import CheckpointCorrupt
+from model.training.checkpoints import read_checkpoint
 from tests.e2e.conftest import PATIENCE, QUICK
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(2400)]

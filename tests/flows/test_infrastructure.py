@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from infra.azure.clients import resource_client
-from infra.azure.resources import PLATFORM
+from infra.azure.access.clients import resource_client
+from infra.azure.access.resources import PLATFORM
 from infra.settings import get_settings
-from tests.azure.bench import SUBSCRIPTION
-from tests.azure.parameters import bench_parameters
+from tests.support.azure.bench import SUBSCRIPTION
+from tests.support.azure.parameters import bench_parameters
 
 pytestmark = [pytest.mark.azure, pytest.mark.timeout(900)]
 

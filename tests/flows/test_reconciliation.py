@@ -15,24 +15,23 @@ import pytest
 import yaml
 from prefect.exceptions import ObjectNotFound
 
-from deployments.commands.deploy import deploy_files
-from deployments.connection import server
+from deployments.server.connection import server
+from deployments.server.deploy import deploy_files
 from flows.reconciliation import reconciliation
-from infra.azure.notices import ASIDE, QUEUE, QueuedNotices
+from infra.azure.machine_learning.registration_queue import ASIDE, QUEUE, QueuedNotices
 from infra.backend import endpoint, ledger, registry
 from infra.errors import AccessDenied
-from infra.local.platform import Platform
-from infra.local.prefect_env import prefect_environment, use_prefect
-from infra.notices import Notice
-from infra.ports import LiveModel, RegisteredModel
+from infra.local.platform.platform import Platform
+from infra.local.platform.prefect_settings import prefect_environment, use_prefect
+from infra.ports import LiveModel, Notice, RegisteredModel
 from infra.settings import Settings, get_settings
-from tasks.release_runs import start_release
-from tests.azure.bench import missing
-from tests.azure.queues import Identity, QueueService, event, queue_service
-from tests.bundles import make_bundle
+from tasks.release.release_runs import start_release
 from tests.conftest import environment_restored, free_ports, settings_environment
+from tests.support.azure.bench import missing
+from tests.support.azure.queues import Identity, QueueService, event, queue_service
+from tests.support.bundles import make_bundle
 
-FLOWS = "tests.flows.reconciliation_flows"
+FLOWS = "tests.support.reconciliation_flows"
 PATIENCE = 240
 
 
@@ -232,7 +231,7 @@ def test_two_releases_to_one_environment_queue(house: House) -> None:
 
 
 RELEASE = """
-from tests.flows.reconciliation_flows import release
+from tests.support.reconciliation_flows import release
 release("food", {version}, "test")
 """
 
@@ -285,8 +284,8 @@ def test_a_notice_is_ended_when_its_release_is_started_and_nonsense_is_put_aside
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(service.certificate))
         queue = Queue(service.url, Identity())
         # The backend of one machine has no queue; this one is real.
-        monkeypatch.setattr("tasks.reconciliation.notices", lambda _: queue)
-        monkeypatch.setattr("tasks.reconciliation.TRIES", 3)
+        monkeypatch.setattr("tasks.reconciliation.reconcile.notices", lambda _: queue)
+        monkeypatch.setattr("tasks.reconciliation.reconcile.TRIES", 3)
         for name in (QUEUE, ASIDE):
             service.create(name)
         coming = len(registry(house.settings).versions("food")) + 1
@@ -298,7 +297,7 @@ def test_a_notice_is_ended_when_its_release_is_started_and_nonsense_is_put_aside
         _time_passes(service, queue)
         model = house.register(4, tmp_path)
         with monkeypatch.context() as broken:
-            broken.setattr("tasks.reconciliation.start_release", _unreachable)
+            broken.setattr("tasks.reconciliation.reconcile.start_release", _unreachable)
             with pytest.raises(AccessDenied):
                 reconciliation()
         _time_passes(service, queue)

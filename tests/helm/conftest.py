@@ -1,3 +1,3 @@
-from tests.helm.fixtures import manifests, server, worker
+from tests.support.charts import manifests, server, worker
 
 __all__ = ["manifests", "server", "worker"]

@@ -6,7 +6,7 @@ import kubernetes_validate
 import yaml
 
 from infra.settings import PROJECT
-from tests.helm.fixtures import GIVEN, NAMESPACE, POOLS, VERSION, containers, one, pods
+from tests.support.charts import GIVEN, NAMESPACE, POOLS, VERSION, containers, one, pods
 
 
 def environment(container):

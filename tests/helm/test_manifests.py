@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 
 from infra.settings import PROJECT
-from tests.helm.fixtures import FOLDER, GIVEN, MANIFESTS, NAMESPACE, VERSION, one
+from tests.support.charts import FOLDER, GIVEN, MANIFESTS, NAMESPACE, VERSION, one
 
 OF_THE_DRIVER = "SecretProviderClass"
 """A kind that the secrets-store driver of AKS brings; Kubernetes' schemas lack it."""

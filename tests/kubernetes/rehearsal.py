@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from model.fit import FitResult
-from model.manifest import DataVersion
-from tests.kubernetes.cluster import (
+from model.data.manifest import DataVersion
+from model.training.fit import FitResult
+from tests.support.cluster import (
     RUNS_AS,
     as_nodes,
     gpu_taken,
@@ -31,7 +31,7 @@ from tests.kubernetes.cluster import (
     running_pod,
     until,
 )
-from tests.model.training_case import short_training, small_data
+from tests.support.training_case import short_training, small_data
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.kubernetes.cluster import missing
 from tests.kubernetes.rehearsal import rehearse
+from tests.support.cluster import missing
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(3600)]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from model.manifest import DataVersion
-from tests.model.training_case import small_data
+from model.data.manifest import DataVersion
+from tests.support.training_case import small_data
 
 
 @pytest.fixture(scope="module")

@@ -11,28 +11,28 @@ import pytest
 import yaml
 
 from infra.backend import endpoint, ledger, registry
-from infra.local.platform import Platform
-from infra.local.prefect_env import prefect_environment, use_prefect
+from infra.local.platform.platform import Platform
+from infra.local.platform.prefect_settings import prefect_environment, use_prefect
 from infra.ports import EndpointStatus
 from infra.settings import PROJECT, Settings, get_settings
-from tests.azure.bench import IDENTITY, SUBSCRIPTION, azure_settings
-from tests.azure.fixtures import forget_clients
-from tests.azure.parameters import bench_parameters
-from tests.azure.small_platform import provision
-from tests.bundles import make_bundle
 from tests.conftest import environment_restored, free_ports, settings_environment
-from tests.devops.organisation import BUILD_TOKEN
-from tests.devops.standin import standing_in
-from tests.devops.test_approvals import JANSEN, approve, stage_waits
-from tests.infra.local_endpoint import stop_endpoints
-from tests.pipelines import machine
-from tests.pipelines.expansion import expand, load, scripts_of
-from tests.pipelines.runner import Agent, Build
+from tests.infra.azure_devops.test_approvals import JANSEN, approve, stage_waits
 from tests.pipelines.test_schema import FOLDER, MAIN, PULL
+from tests.support.azure.bench import IDENTITY, SUBSCRIPTION, azure_settings
+from tests.support.azure.fixtures import forget_clients
+from tests.support.azure.parameters import bench_parameters
+from tests.support.azure.small_platform import provision
+from tests.support.azure_devops.organisation import BUILD_TOKEN
+from tests.support.azure_devops.standin import standing_in
+from tests.support.bundles import make_bundle
+from tests.support.local_endpoint import stop_endpoints
+from tests.support.pipelines import machine
+from tests.support.pipelines.expansion import expand, load, scripts_of
+from tests.support.pipelines.runner import Agent, Build
 
 pytestmark = [pytest.mark.azure, pytest.mark.timeout(900)]
 
-FEW_TESTS = "tests/infra/test_agreement.py"
+FEW_TESTS = "tests/infra/releases/test_record_agreement.py"
 FEW_POLICIES = "-k every_exception_has_a_reason"
 """The suites that a pipeline runs, in a handful: what all of them say is said by themselves."""
 Run = Callable[..., Build]

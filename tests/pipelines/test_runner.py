@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.expansion import expand
-from tests.pipelines.expressions import WrongExpression, evaluate
-from tests.pipelines.runner import Agent, Build
+from tests.support.pipelines.expansion import expand
+from tests.support.pipelines.expressions import WrongExpression, evaluate
+from tests.support.pipelines.runner import Agent, Build
 
 TEMPLATE = """
 parameters:

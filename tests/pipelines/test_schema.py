@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from infra.settings import PROJECT
-from tests.pipelines.expansion import expand, load
-from tests.pipelines.schema import problems
+from tests.support.pipelines.expansion import expand, load
+from tests.support.pipelines.schema import problems
 
 FOLDER = PROJECT / "infra" / "pipelines"
 PIPELINES = sorted(FOLDER.glob("*.yml"))
@@ -83,7 +83,7 @@ def test_every_template_and_variables_file_is_used_and_says_what_it_is_for(path)
 
 
 def test_a_release_has_the_key_of_the_platforms_own_triggers():
-    from tests.pipelines.runner import MACRO
+    from tests.support.pipelines.runner import MACRO
 
     stage = expanded()["cd-told"]["stages"][1]
     steps = stage["jobs"][0]["strategy"]["runOnce"]["deploy"]["steps"]

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from model.bundle import BundleRef
-from tests.bundles import make_bundle
+from model.bundle.read import BundleRef
+from tests.support.bundles import make_bundle
 
 PRIMARY, SECONDARY = "primary-key-0123456789", "secondary-key-0123456789"
 AUTHORIZED = {"Authorization": f"Bearer {PRIMARY}"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.bundle import open_bundle
-from tests.bundles import colour_image
+from model.bundle.read import open_bundle
 from tests.model.serving.conftest import AUTHORIZED, log_lines
+from tests.support.bundles import colour_image
 
 
 def encoded(image: Image.Image, form: str, **options: object) -> bytes:
@@ -226,7 +226,7 @@ def test_the_openapi_document_describes_bodies_problems_and_keys(service):
 
 
 def test_an_answer_has_exactly_the_fields_of_its_schema(client):
-    from model.serving.schemas import BatchAnswer, ScoreAnswer
+    from model.serving.http.schemas import BatchAnswer, ScoreAnswer
 
     ScoreAnswer.model_validate(score(client, colour_image("red")).json(), extra="forbid", strict=True)
     batch = client.post("/score/batch", files=[("f", ("a", colour_image("red"))), ("f", ("b", b"?"))])

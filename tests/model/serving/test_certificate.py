@@ -9,9 +9,9 @@ import pytest
 from model.errors import InvalidConfig
 from model.serving import certificate
 from model.serving.certificate import Certificate
-from tests.bundles import colour_image
 from tests.model.serving.conftest import AUTHORIZED, serving
 from tests.model.serving.test_process import run_to_its_end
+from tests.support.bundles import colour_image
 
 trustme = pytest.importorskip("trustme")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from model.serving.kept_images import IMAGE_BYTES, KeptImages
-from tests.bundles import colour_image
-from tests.infra.local_endpoint import eventually
+from model.serving.observe.kept_images import IMAGE_BYTES, KeptImages
 from tests.model.serving.conftest import serving
 from tests.model.serving.test_records import config, lines, score
+from tests.support.bundles import colour_image
+from tests.support.local_endpoint import eventually
 
 
 def photo(number: int) -> bytes:

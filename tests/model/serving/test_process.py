@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.bundles import colour_image, make_bundle
 from tests.model.serving.conftest import PRIMARY, serving
+from tests.support.bundles import colour_image, make_bundle
 
 SECRET = "a-key-nobody-may-see-in-a-log"
 

@@ -5,11 +5,11 @@ import json
 import signal
 import time
 
-from model.serving import records as module
-from model.serving.records import Records
-from tests.bundles import colour_image
-from tests.infra.local_endpoint import eventually
+from model.serving.observe import records as module
+from model.serving.observe.records import Records
 from tests.model.serving.conftest import PRIMARY, serving
+from tests.support.bundles import colour_image
+from tests.support.local_endpoint import eventually
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.serving.problems import KINDS
-from tests.bundles import colour_image
+from model.serving.http.problems import KINDS
 from tests.model.serving.conftest import PRIMARY, SECONDARY, Service, serving
+from tests.support.bundles import colour_image
 
 PNG = {"Content-Type": "image/png"}
 

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from model.serving.tracing import bucket, set_up_tracing
-from tests.bundles import colour_image
-from tests.infra.local_endpoint import eventually
+from model.serving.observe.tracing import bucket, set_up_tracing
 from tests.model.serving.conftest import log_lines, serving
-from tests.otlp_sink import OtlpSink
+from tests.support.bundles import colour_image
+from tests.support.local_endpoint import eventually
+from tests.support.otlp_sink import OtlpSink
 
 SERVER = 2
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

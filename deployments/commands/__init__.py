@@ -1,1 +1,0 @@
-"""The commands of `ahc`, one module each; `deployments/cli.py` lists them."""

@@ -1,0 +1,1 @@
+"""Programs that a cluster or Azure ML starts. Nobody types them."""

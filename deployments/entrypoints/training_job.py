@@ -1,0 +1,69 @@
+"""Runs one training job for an engine without Prefect: `python -m deployments.entrypoints.training_job --job URL`.
+
+Prints each update as one line of JSON, keeps how it ended beside the job, and exits with the code of docs/commands.md.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from infra.ports import TrainingUpdate
+from infra.settings import get_settings
+from infra.stores.training_folder import Outcome, TrainingFolder
+from tasks.framework.error_table import Known, translated
+from tasks.training.fit import fit_network, writes
+from tasks.training.stop_signal import asked_to_stop
+
+ATTEMPT: Final = "AZUREML_RUN_ID"
+"""Azure ML's variable with the name of the job."""
+QUIET_SECONDS: Final = 5.0
+
+
+def main(job_url: str) -> int:
+    """Fit the network of the job at this URL; answers the exit code."""
+    folder = TrainingFolder(job_url.rpartition("/")[0])
+    outcome = _outcome(folder)
+    if outcome.exit_code or writes():
+        folder.end(outcome)
+    return outcome.exit_code
+
+
+def _outcome(folder: TrainingFolder) -> Outcome:
+    attempt = os.environ.get(ATTEMPT, "")
+    try:
+        with asked_to_stop() as stop, translated():
+            fit_network(folder.job(), get_settings(), printed(print), stop)
+    except Exception as error:  # noqa: BLE001 - who waits is told of any
+        traceback.print_exc()
+        code = error.exit_code if isinstance(error, Known) else 1
+        said = str(error) if isinstance(error, Known) else f"{type(error).__name__}: {error}"
+        next_step = error.next_step if isinstance(error, Known) else ""
+        return Outcome(attempt=attempt, exit_code=code, message=said, next_step=next_step)
+    return Outcome(attempt=attempt, exit_code=0)
+
+
+def printed(
+    line: Callable[[str], object], *, clock: Callable[[], float] = monotonic
+) -> Callable[[TrainingUpdate], None]:
+    """Where updates become lines: every text, and progress as often as the log of a long training bears."""
+    told = -QUIET_SECONDS
+
+    def see(update: TrainingUpdate) -> None:
+        nonlocal told
+        if update.done is not None:
+            if update.done < 1 and clock() - told < QUIET_SECONDS:
+                return
+            told = clock()
+        line(update.model_dump_json(exclude_defaults=True))
+
+    return see
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Fit the network of one training job.")
+    parser.add_argument("--job", required=True, help="path or fsspec URL of its job.json")
+    sys.exit(main(parser.parse_args().job))

@@ -1,0 +1,1 @@
+"""Starts, reads, follows, decides and reruns runs of a Prefect server. Prints nothing."""

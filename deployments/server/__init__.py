@@ -1,0 +1,1 @@
+"""What `ahc deploy` puts on a Prefect server: deployments, pools, automations, blocks. Shows nothing."""

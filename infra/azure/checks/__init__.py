@@ -1,0 +1,1 @@
+"""What `ahc doctor` and a release ask of a subscription before they begin. Changes nothing."""

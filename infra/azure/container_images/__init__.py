@@ -1,0 +1,1 @@
+"""Builds images in the container registry and reads what is there. Runs no container."""

@@ -1,0 +1,1 @@
+"""The endpoint as a web app with a slot. Nothing of container groups."""

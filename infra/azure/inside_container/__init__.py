@@ -1,0 +1,1 @@
+"""The program of the scoring container. Never imported by what deploys it."""

@@ -1,0 +1,1 @@
+"""The Azure ML workspace: registry, data assets, tracking, training jobs, components. No endpoint."""

@@ -1,0 +1,1 @@
+"""Checks of machine, services and subscription, for `ahc doctor` and the lifecycle. Changes nothing."""

@@ -1,0 +1,1 @@
+"""A scoring endpoint of one machine: the supervisor, its versions, its listener. Knows no flow."""

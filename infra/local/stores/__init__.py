@@ -1,0 +1,1 @@
+"""Registry, ledger, folders and secrets as files and SQLite of one machine. Starts no process."""

@@ -1,0 +1,4 @@
+"""The run that this process belongs to: its cancellation, its continuation, its correlation id, its spans.
+
+Starts no run.
+"""

@@ -1,0 +1,1 @@
+"""Predictions, metrics, plots and the verdict. Changes no model."""

@@ -1,0 +1,1 @@
+"""The network's shape: backbones and the classifier. No training, no export."""

@@ -1,0 +1,1 @@
+"""A request on its way in and an answer on its way out. Knows no network and no supervisor."""

@@ -1,0 +1,141 @@
+"""The table of everything that can go wrong: names, exit codes, what is retried, and how foreign errors are translated.
+
+Light on purpose (no Prefect): the command line reads it too.
+"""
+
+import errno
+import re
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from infra.azure.access.errors import azure_error_behind, translation
+from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable, TrainingJobFailed
+from model.errors import ModelError
+
+Known = ModelError | PlatformError
+AZURE: Final = "azure.core.exceptions"
+BUSY: Final = (408, 429, 500, 502, 503, 504)
+"""What a server answers that is there and can't answer now."""
+NEVER_RESUMED: Final = "never resumed"
+
+OUTCOMES: Final[Mapping[str, int]] = {
+    "Completed": 0,
+    "NotPromoted": 3,
+    "Drifted": 4,
+    "Failed": 40,
+    "Crashed": 41,
+    "Cancelled": 42,
+    "FollowTimeout": 43,
+}
+"""Exit codes of how a run can end apart from our errors; a usage error is 2, an unexpected one 1."""
+
+
+def _leaves(root: type[Known]) -> Iterator[type[Known]]:
+    for child in root.__subclasses__():
+        yield child
+        yield from _leaves(child)
+
+
+ERRORS: Final[Mapping[str, type[Known]]] = {
+    error.__name__: error for root in (ModelError, PlatformError) for error in _leaves(root)
+}
+"""Class name to class; a run that ends in one of these has a final state of this name."""
+
+
+def exit_code(state_type: str, state_name: str) -> int:
+    """The exit code for a final state of a flow run, by its name, else by its type."""
+    if state_name in ERRORS:
+        return ERRORS[state_name].exit_code
+    return OUTCOMES.get(state_name, OUTCOMES.get(state_type.capitalize(), OUTCOMES["Failed"]))
+
+
+def expired(state_type: str, message: str) -> bool:
+    """Whether a run ended because nobody decided on it in time: Prefect ends it, by a state of its own."""
+    return state_type == "FAILED" and NEVER_RESUMED in message
+
+
+def ended_as(state_type: str, state_name: str, message: str) -> str:
+    """The name of a run's state; that of our error where Prefect ended a run on which nobody decided in time."""
+    return ReleaseRejected.__name__ if expired(state_type, message) else state_name
+
+
+def runbook(error_name: str) -> str:
+    """The section of the runbook about the error class of this name."""
+    return f"docs/runbook.md#{re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '-', error_name).lower()}"
+
+
+@contextmanager
+def the_jobs_own() -> Iterator[None]:
+    """Raise the known error that a training ended in on another machine, where it ended in one."""
+    try:
+        yield
+    except TrainingJobFailed as failed:
+        kind = next((kind for kind in ERRORS.values() if _is_what_failed(kind, failed)), None)
+        # These can be made of a message alone.
+        if kind is None or kind.__init__ not in (ModelError.__init__, PlatformError.__init__):
+            raise
+        message = str(failed).removesuffix(f" {kind.next_step}")
+        raise kind(message, next_step=vars(failed).get("next_step")) from failed
+
+
+def _is_what_failed(kind: type[Known], failed: TrainingJobFailed) -> bool:
+    return kind.__name__ == failed.error or kind.exit_code == failed.process_exit_code
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again later may help."""
+    return isinstance(error, Known) and error.transient
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise foreign errors that we know as errors of ours, the original chained."""
+    try:
+        yield
+    except PlatformError:
+        raise
+    except Exception as error:
+        ours = _of_azure(error) or _of_prefect(error) or _of_a_full_disk(error)
+        if ours is not None:
+            raise ours from error
+        raise
+
+
+def _of_a_full_disk(error: Exception) -> PlatformError | None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"No space left while writing {error.filename or 'a file'}.")
+    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+        return DiskFull(f"No space left for a database: {error}.")
+    # Libraries wrap what the system or SQLite said.
+    if "database or disk is full" in str(error) or "No space left on device" in str(error):
+        return DiskFull(f"No space left: {error}.")
+    return None
+
+
+def _of_prefect(error: Exception) -> PlatformError | None:
+    unanswered = _loaded("httpx", "TransportError")
+    refused = _loaded("prefect.exceptions", "PrefectHTTPStatusError")
+    # Clients of ours translate what they meet themselves: what comes through here is Prefect's.
+    if isinstance(error, unanswered):
+        return ServerUnreachable(f"The Prefect server stopped answering: {error}.")
+    if isinstance(error, refused) and error.response.status_code in BUSY:
+        return ServerUnreachable(f"The Prefect server answers {error.response.status_code}: {error}.")
+    return None
+
+
+def _of_azure(error: Exception) -> PlatformError | None:
+    """What an Azure SDK raised below `model`, which knows no Azure, however often it was wrapped on its way."""
+    cause = azure_error_behind(error)
+    missing = cause is not error and isinstance(cause, _loaded(AZURE, "ResourceNotFoundError"))
+    # Who wrapped "not found" in an error of its own knows better what it means.
+    if cause is None or missing:
+        return None
+    return translation(cause, "this step ran")
+
+
+def _loaded(module: str, name: str) -> Any:
+    """A type of a library that this process has loaded; no type where it has not, since nothing raised it then."""
+    return getattr(sys.modules.get(module), name, ())

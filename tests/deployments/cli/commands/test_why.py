@@ -1,0 +1,88 @@
+import json
+import time
+
+import pytest
+from prefect.states import Completed
+
+from deployments.cli.main import run as ahc
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("intake"))
+
+
+@pytest.fixture(scope="module")
+def _failed():
+    return {}
+
+
+@pytest.fixture
+def failed(_failed, folder, start):
+    """One failed run for all tests of this module."""
+    if not _failed:
+        _failed["run"] = start("intake", folder=folder, name="food")
+    return _failed["run"]
+
+
+def why(capsys, *arguments):
+    assert ahc(["why", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_cause_is_told_in_the_errors_own_words_with_where_and_what_to_do(failed, folder, capsys):
+    told = why(capsys, str(failed.id))
+    assert told["cause"] == f"broken.jpg in {folder} is truncated."
+    assert told["where"] == ["inspection", "validate the manifest"]
+    assert "correct or remove the named files" in told["next_step"]
+    assert told["command"] == f"ahc rerun {failed.id}"
+    assert told["runbook"] == "docs/runbook.md#data-rejected"
+    assert told["exit_code"] == 10
+    assert told["finished_steps"] == 1
+    assert any(f"listing the images of {folder}" in line for line in told["log"])
+
+
+def test_a_run_is_found_by_id_by_the_start_of_its_id_and_by_name(failed, capsys):
+    for wanted in (str(failed.id), str(failed.id)[:8], failed.name, "ke of food"):
+        assert why(capsys, wanted)["run"]["id"] == str(failed.id)
+
+
+def test_a_subflow_is_explained_by_the_run_that_started_it(failed, capsys):
+    assert why(capsys, "inspection")["run"]["id"] == str(failed.id)
+
+
+def test_without_a_run_the_last_failed_one_is_explained(failed, capsys):
+    assert ahc(["why"]) == 0
+    text = capsys.readouterr().out
+    assert "intake of food" in text
+    assert f"  ahc rerun {failed.id}" in text.splitlines()
+
+
+def test_an_unknown_run_is_an_error_that_proposes_a_known_one(failed, capsys):
+    assert ahc(["why", "intake of foood"]) == 32
+    assert "did you mean `intake of food`?" in capsys.readouterr().err
+
+
+def test_a_killed_run_is_told_as_killed(start, capsys):
+    run = start("killed")
+    told = why(capsys, str(run.id))
+    while told["run"]["state_type"] != "CRASHED":  # where `ahc deploy` made the automation that continues crashed runs
+        time.sleep(0.5)
+        told = why(capsys, str(run.id))
+    assert told["exit_code"] == 41
+    assert "memory" in told["cause"] + told["next_step"]
+    assert told["command"] == f"ahc rerun {run.id}"
+
+
+def test_a_model_that_was_not_promoted_is_not_told_as_a_failure(ended, capsys):
+    run = ended(Completed(name="NotPromoted", message="fish recall 0.71 is below the champion's 0.80"))
+    told = why(capsys, str(run.id))
+    assert told["cause"].startswith("Nothing failed.")
+    assert "fish recall" in told["cause"]
+    assert told["command"] is None
+    assert told["exit_code"] == 3
+
+
+def test_without_a_server_the_error_says_how_to_start_one(home, capsys):
+    assert ahc(["why"]) == 22
+    assert "ahc up" in capsys.readouterr().err

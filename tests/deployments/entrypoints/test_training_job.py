@@ -1,0 +1,80 @@
+"""The entry of a training job outside Prefect: what it prints, how it ends, and what it leaves for who waits."""
+
+import json
+
+import pytest
+
+from deployments.entrypoints import training_job
+from infra.ports import TrainingJob, TrainingUpdate
+from infra.settings import get_settings
+from infra.stores.training_folder import Outcome, TrainingFolder
+from model.errors import SourceUnreadable
+from tasks.training.fit import describe_job
+from tests.support.training_case import short_training, small_data
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("AHC_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AHC_BACKEND", "local")
+    monkeypatch.setenv(training_job.ATTEMPT, "training-x-1")
+    get_settings.cache_clear()
+    yield tmp_path / "home"
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def folder(home):
+    (home / "training" / "training-x").mkdir(parents=True)
+    return TrainingFolder(str(home / "training" / "training-x"))
+
+
+def test_a_job_is_fitted_and_each_line_is_an_update(folder, tmp_path, capsys):
+    data = small_data(tmp_path / "data")
+    folder.hand_over(describe_job("training-x", data, short_training(head_epochs=1, epochs=1)))
+    assert training_job.main(folder.job_url) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    updates = [TrainingUpdate.model_validate_json(line) for line in lines]
+    assert any(item.text.startswith("Epoch 1 of 1: validation accuracy") for item in updates)
+    assert [item.done for item in updates if item.done is not None][-1] == 1
+    assert folder.outcome() == Outcome(attempt="training-x-1", exit_code=0)
+
+
+def test_an_error_is_left_beside_the_job_and_its_code_is_the_exit_code(folder, tmp_path, capsys):
+    data = small_data(tmp_path / "data")
+    folder.hand_over(describe_job("training-x", data, short_training(epochs=1)))
+    for image in (tmp_path / "data" / "source" / "red").iterdir():
+        image.unlink()
+    assert training_job.main(folder.job_url) == SourceUnreadable.exit_code
+    outcome = folder.outcome()
+    assert (outcome.attempt, outcome.exit_code) == ("training-x-1", SourceUnreadable.exit_code)
+    assert outcome.next_step
+    assert "SourceUnreadable" in capsys.readouterr().err
+
+
+def test_a_bug_ends_with_1_and_says_what_it_was(folder, capsys):
+    folder.hand_over(TrainingJob(key="training-x", label="x", data={"name": "x"}, config={}))
+    assert training_job.main(folder.job_url) == 1
+    assert folder.outcome().message.startswith("ValidationError")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_first_process_of_an_attempt_that_failed_says_why(folder):
+    folder.end(Outcome(attempt="a-1", exit_code=18, message="No memory."))
+    folder.end(Outcome(attempt="a-1", exit_code=1, message="Another process is gone."))
+    assert folder.outcome().exit_code == 18
+    folder.end(Outcome(attempt="a-2", exit_code=0))
+    assert folder.outcome() == Outcome(attempt="a-2", exit_code=0)
+
+
+def test_the_log_of_a_long_training_is_not_flooded_with_progress():
+    lines, now = [], [0.0]
+    see = training_job.printed(lines.append, clock=lambda: now[0])
+    for batch in range(100):
+        now[0] += 1
+        see(TrainingUpdate(text="Epoch 1", done=batch / 100))
+    see(TrainingUpdate(text="Epoch 1 is done"))
+    see(TrainingUpdate(text="Epoch 1", done=1))
+    told = [json.loads(line) for line in lines]
+    assert len(told) == 22
+    assert told[-2:] == [{"text": "Epoch 1 is done"}, {"text": "Epoch 1", "done": 1.0}]
