@@ -205,7 +205,7 @@ def exclusive(name: str, settings: Settings) -> AbstractContextManager[None]:
         from infra.azure.storage.leases import exclusive_name
 
         return exclusive_name(name, settings)
-    from infra.stores.file_lock import exclusive as exclusive_file
+    from model.files import exclusive as exclusive_file
 
     return exclusive_file(settings.home / name / ".lock")
 

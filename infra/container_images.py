@@ -11,9 +11,9 @@ from typing import Final, Protocol
 
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError
-from infra.ports import Frozen
 from infra.settings import PROJECT
 from infra.version import repository, revision, version
+from model.values import Frozen
 
 DOCKERFILES: Final = PROJECT / "infra" / "docker"
 STABLE: Final = "stable"

@@ -2,28 +2,14 @@
 
 The type decides: an error with `transient = True` is retried with backoff, all others are not. Each has its own exit
 code and a section in `docs/runbook.md` (the anchor is the class name in kebab case). Faults of data, training and
-models are in `model/errors.py`; `tasks/framework/error_table.py` reads both trees as one table.
+models are in `model/errors.py`, with the root of all; `tasks/framework/error_table.py` is the table of all.
 """
 
-from typing import ClassVar
+from model.errors import KnownError
 
 
-class PlatformError(Exception):
-    """The root of this tree.
-
-    Args:
-        message: What happened and where, in one or two sentences.
-        next_step: What the reader should do now.
-    """
-
-    exit_code: ClassVar[int] = 1
-    transient: ClassVar[bool] = False
-    next_step: str = "Read the message above; the runbook has a section for it."
-
-    def __init__(self, message: str, *, next_step: str | None = None) -> None:
-        super().__init__(message)
-        if next_step is not None:
-            self.next_step = next_step
+class PlatformError(KnownError):
+    """A fault of the platform, a service or a setting."""
 
 
 class ConfigurationError(PlatformError):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from infra.ports import Frozen
+from model.values import Frozen
 
 Severity = Literal["blocks", "warns"]
 

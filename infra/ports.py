@@ -9,13 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
-
-class Frozen(BaseModel):
-    """A small value that may cross a task boundary."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from model.values import Frozen
 
 
 class LiveModel(Frozen):

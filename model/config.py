@@ -2,19 +2,18 @@
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from model.data.decoding import Preprocessing
 from model.errors import InvalidConfig
+from model.values import Frozen
 
 TIMM: Final = "timm:"
 NETWORK: Final = r"^(efficientnet_lite0|timm:[A-Za-z0-9_.-]+)$"
 
 
-class AugmentationConfig(BaseModel):
+class AugmentationConfig(Frozen):
     """How much the training images are varied."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_scale: float = Field(
         default=0.35,
@@ -39,14 +38,12 @@ class AugmentationConfig(BaseModel):
     )
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Frozen):
     """The hyperparameters of one training.
 
     Raises:
         InvalidConfig: Values that exclude each other.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: str = Field(
         default="efficientnet_lite0",
@@ -165,10 +162,8 @@ class TrainingConfig(BaseModel):
         ]
 
 
-class QuantizationConfig(BaseModel):
+class QuantizationConfig(Frozen):
     """Whether a smaller, faster int8 model may be served instead of float32."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(default=True, description="Try int8 at all.")
     margin: float = Field(

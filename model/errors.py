@@ -1,15 +1,15 @@
 """Every way in which data, training, a model or an image can be at fault.
 
 Each error says what happened and what to do next, has its own exit code and a section of its own in
-`docs/runbook.md` (the anchor is the class name in kebab case). The platform's own faults are in
-`infra/errors.py`; `tasks/framework/error_table.py` reads both trees as one table.
+`docs/runbook.md` (the anchor is the class name in kebab case). The platform's own faults are in `infra/errors.py`, from
+the same root; `tasks/framework/error_table.py` is the table of all.
 """
 
 from typing import ClassVar
 
 
-class ModelError(Exception):
-    """The root of this tree.
+class KnownError(Exception):
+    """The root of all errors that the project raises on purpose.
 
     Args:
         message: What happened and where, in one or two sentences.
@@ -24,6 +24,10 @@ class ModelError(Exception):
         super().__init__(message)
         if next_step is not None:
             self.next_step = next_step
+
+
+class ModelError(KnownError):
+    """A fault of data, training, a model or an image."""
 
 
 class DataRejected(ModelError):

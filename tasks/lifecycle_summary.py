@@ -6,10 +6,11 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
-from infra.ports import Frozen, RegisteredModel
+from infra.ports import RegisteredModel
 from infra.runs.correlation import root_run
 from model.data.manifest import DataVersion
 from model.evaluation.verdict import Check
+from model.values import Frozen
 from tasks.framework.artifacts import create_markdown_artifact, table
 from tasks.framework.stage import Origin, Result
 from tasks.release.deploy_and_switch import Live

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra.errors import PlatformError
-from model.errors import ModelError
+from model.errors import KnownError
 from tasks.framework.error_table import runbook
 
 
 def show_failure(error: Exception, *, as_json: bool) -> int:
     """Print an error for people (or as JSON) on stderr, and answer its exit code."""
-    if isinstance(error, PlatformError | ModelError):
+    if isinstance(error, KnownError):
         name = type(error).__name__
         return _show(name, str(error), error.next_step, runbook(name), error.exit_code, as_json=as_json)
     log = _keep_traceback(error)

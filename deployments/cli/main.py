@@ -59,7 +59,9 @@ class LazyGroup(TyperGroup):
             return super().get_command(ctx, cmd_name)
         module, _, function = self.table[cmd_name][0].partition(":")
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(cmd_name)(getattr(importlib.import_module(f"deployments.cli.commands.{module}"), function or cmd_name))
+        app.command(cmd_name)(
+            getattr(importlib.import_module(f"deployments.cli.commands.{module}"), function or cmd_name)
+        )
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - typer passes both

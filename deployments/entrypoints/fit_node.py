@@ -32,7 +32,8 @@ def take_part(run_id: UUID, node: str) -> int:
     from prefect.logging.configuration import setup_logging
     from prefect.logging.loggers import flow_run_logger
 
-    from tasks.framework.error_table import Known, translated
+    from model.errors import KnownError
+    from tasks.framework.error_table import translated
     from tasks.training.fit import fit_network
     from tasks.training.stop_signal import asked_to_stop
 
@@ -54,7 +55,7 @@ def take_part(run_id: UUID, node: str) -> int:
             fit_network(job, get_settings(), see, stop)
     except Exception as error:
         tell(logging.ERROR, f"{type(error).__name__}: {error}")
-        if isinstance(error, Known):
+        if isinstance(error, KnownError):
             return error.exit_code
         raise
     tell(logging.INFO, "is done.")

@@ -14,7 +14,8 @@ from typing import Final
 from infra.ports import TrainingUpdate
 from infra.settings import get_settings
 from infra.stores.training_folder import Outcome, TrainingFolder
-from tasks.framework.error_table import Known, translated
+from model.errors import KnownError
+from tasks.framework.error_table import translated
 from tasks.training.fit import fit_network, writes
 from tasks.training.stop_signal import asked_to_stop
 
@@ -39,9 +40,9 @@ def _outcome(folder: TrainingFolder) -> Outcome:
             fit_network(folder.job(), get_settings(), printed(print), stop)
     except Exception as error:  # noqa: BLE001 - who waits is told of any
         traceback.print_exc()
-        code = error.exit_code if isinstance(error, Known) else 1
-        said = str(error) if isinstance(error, Known) else f"{type(error).__name__}: {error}"
-        next_step = error.next_step if isinstance(error, Known) else ""
+        code = error.exit_code if isinstance(error, KnownError) else 1
+        said = str(error) if isinstance(error, KnownError) else f"{type(error).__name__}: {error}"
+        next_step = error.next_step if isinstance(error, KnownError) else ""
         return Outcome(attempt=attempt, exit_code=code, message=said, next_step=next_step)
     return Outcome(attempt=attempt, exit_code=0)
 

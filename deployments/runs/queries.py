@@ -10,7 +10,7 @@ from uuid import UUID
 
 from deployments.server.connection import ui_link
 from infra.errors import RunNotFound
-from infra.ports import Frozen
+from model.values import Frozen
 from tasks.framework.error_table import ended_as, expired
 from tasks.release.gate_rules import release_command
 

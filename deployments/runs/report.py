@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field, ValidationError
 
 from infra.errors import PlatformError
-from infra.ports import Frozen
+from model.values import Frozen
 from tasks.framework.error_table import ERRORS, ended_as, runbook
 
 if TYPE_CHECKING:

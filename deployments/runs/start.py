@@ -12,11 +12,11 @@ from deployments.runs.parameters import parse_parameters
 from deployments.runs.rerun import RERUNNABLE, schedule
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError
-from infra.ports import Frozen
 from infra.runs.correlation import correlation_tags
 from infra.runs.starter_tag import started_by_tags
 from infra.runs.telemetry import configured, traceparent
 from infra.settings import get_settings
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

@@ -8,12 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError
+from model.values import Frozen
 
 
-class Strict(BaseModel):
+class Strict(Frozen):
     """A section of a file that people write: unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ScheduleEntry(Strict):

@@ -12,8 +12,9 @@ from infra.azure_devops.project import Project, find_project
 from infra.azure_devops.project_file import Wanted
 from infra.config.gates import Gates
 from infra.errors import Conflict, DevOpsRefused
-from infra.ports import Frozen, LiveModel
+from infra.ports import LiveModel
 from infra.releases.ledger import ReleaseEvent
+from model.values import Frozen
 
 DECIDED: Final = frozenset({"approved", "rejected"})
 CARRIED: Final = re.compile(r"(?:Approved|Rejected) in Prefect by (?P<by>.+?): (?P<reason>.+)", re.DOTALL)

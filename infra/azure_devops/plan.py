@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from infra.azure_devops.client import Json
-from infra.ports import Frozen
+from model.values import Frozen
 
 OURS: Final = "Made by `ahc devops init`."
 """Description of what it makes."""

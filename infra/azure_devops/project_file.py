@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from infra.config.gates import Gates
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError
-from infra.ports import Frozen
+from model.values import Frozen
 
 PREFIX: Final = "ahc-"
 """Leads the names of the Azure DevOps environments; the rest is the name of the environment file, or `platform`."""

@@ -19,8 +19,8 @@ from infra.config.environments import environment_names, load_environment
 from infra.config.gates import Gates
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError
-from infra.ports import Frozen
 from infra.settings import Settings
+from model.values import Frozen
 
 Used = tuple[str, str, Json | None]
 """Kind, name and the thing itself, as permissions name it."""

@@ -7,8 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from infra.config.gates import Gates
 from infra.config.yaml_files import Described, load_described, read_described
-from infra.ports import Frozen
 from infra.settings import Backend
+from model.values import Frozen
 
 
 class AzureTarget(Frozen):

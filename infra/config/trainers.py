@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from infra.config.yaml_files import Described, load_described
-from infra.ports import Frozen
+from model.values import Frozen
 
 
 class KubernetesTarget(Frozen):

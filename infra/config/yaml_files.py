@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from infra.errors import ConfigurationError
-from infra.ports import Frozen
+from model.values import Frozen
 
 
 class Described(Frozen):

@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, Protocol
 from pydantic import Field
 
 from infra.errors import LedgerBroken
-from infra.ports import Frozen, LiveModel
+from infra.ports import LiveModel
+from model.values import Frozen
 
 EventKind = Literal[
     "started",

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from infra.config.gates import Canary, Watch
 from infra.errors import EndpointUnreachable
-from infra.ports import Frozen, RunningVersion
+from infra.ports import RunningVersion
 from infra.releases.scoring_client import on_this_machine
+from model.values import Frozen
 
 K = TypeVar("K", str, float)
 

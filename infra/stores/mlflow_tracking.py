@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.stores.file_lock import exclusive
+from model.files import exclusive
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

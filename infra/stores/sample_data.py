@@ -14,7 +14,7 @@ from pydantic import Field
 
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError, DownloadFailed
-from infra.ports import Frozen
+from model.values import Frozen
 
 Progress = Callable[[int, int], None]
 

@@ -5,7 +5,8 @@ from typing import Any, Final
 import fsspec
 from pydantic import Field
 
-from infra.ports import Frozen, TrainingJob
+from infra.ports import TrainingJob
+from model.values import Frozen
 
 JOB: Final = "job.json"
 OUTCOME: Final = "outcome.json"

@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from model.errors import ImageRejected
+from model.values import Frozen
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 MULTI_PICTURE: Final = "MPO"
@@ -37,10 +38,8 @@ DECODER_ERRORS: Final = (
 Pixels = NDArray[np.uint8]
 
 
-class Preprocessing(BaseModel):
+class Preprocessing(Frozen):
     """How an image becomes the network's input; part of every bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(default=224, ge=32, le=1024, description="Edge of the square network input, in pixels.")
     crop_fraction: float = Field(

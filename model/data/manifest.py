@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import fsspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from model.data.folder_listing import Listed
 from model.data.image_facts import Measured, measure
 from model.data.sources import canonical_uri, is_local, list_source, read_bytes, source_exists, source_fingerprint
 from model.data.splits import SPLITS, Content, Split, SplitConfig, assign_splits
 from model.errors import InvalidConfig, SourceUnreadable
+from model.values import Frozen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +52,8 @@ _VANISHED: Final = "The file vanished between listing and reading."
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class DataVersion(BaseModel):
+class DataVersion(Frozen):
     """A stored manifest. `images`, `labels` and `counts` are of the images that can be decoded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: str = Field(pattern=r"^[0-9a-f]{16}$", description="Hash over the manifest's rows.")

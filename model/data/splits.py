@@ -5,7 +5,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from model.values import Frozen
 
 Split = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
@@ -13,10 +15,8 @@ _SMALLEST_SPLITTABLE: Final = 3
 """With fewer different images than splits, a class trains only."""
 
 
-class SplitConfig(BaseModel):
+class SplitConfig(Frozen):
     """Shares of the splits within each class."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     test: float = Field(default=0.15, gt=0, lt=1, description="Share of each class that is kept for the test.")
     validation: float = Field(

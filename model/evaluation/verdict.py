@@ -19,17 +19,15 @@ starts at the margin instead of 0, since a new class makes the old ones harder; 
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from model.evaluation.evaluate import Assessment, Comparison, Evaluation
 from model.evaluation.metrics import difference_bound, difference_interval
 from model.values import Frozen
 
 
-class GateConfig(BaseModel):
+class GateConfig(Frozen):
     """What a model must show before it is released."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     margin: float = Field(
         default=0.05,

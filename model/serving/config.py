@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
+
+from model.values import Frozen
 
 MEBIBYTE = 1024 * 1024
 
 
-class ServingConfig(BaseModel):
+class ServingConfig(Frozen):
     """One bundle, its keys and the limits under which it is served."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundle: Path = Field(description="Directory of the bundle to serve.")
     digest: str | None = Field(default=None, description="Digest that the bundle must have; any where it is missing.")

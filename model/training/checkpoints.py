@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from model.config import TrainingConfig
 from model.errors import CheckpointCorrupt
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,10 +45,8 @@ _MACHINE_FIELDS: Final = frozenset(
 """What says where a training runs, not what is trained: an evicted training may go on elsewhere."""
 
 
-class EpochReport(BaseModel):
+class EpochReport(Frozen):
     """How an epoch went. Epoch 0 is the state after the head-only warm-up, before fine-tuning."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epoch: int
     epochs: int = Field(description="The last epoch, unless it stops early.")
@@ -60,10 +59,8 @@ class EpochReport(BaseModel):
     seconds: float
 
 
-class Progress(BaseModel):
+class Progress(Frozen):
     """What a checkpoint says of its training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     config: TrainingConfig
     labels: tuple[str, ...]

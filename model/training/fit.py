@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from model.config import TrainingConfig
 from model.errors import TrainingInterrupted
@@ -19,6 +19,7 @@ from model.training.gpu_memory import free_gpu_memory, memory_exhausted, trains_
 from model.training.local_processes import local_ranks
 from model.training.process_state import own_process_state, quiet_lightning
 from model.training.sampling import Share
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,10 +36,8 @@ log = logging.getLogger(__name__)
 RESULT: Final = "result.json"
 
 
-class FitResult(BaseModel):
+class FitResult(Frozen):
     """What came out of a training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: str = Field(description="Path of the best epoch's checkpoint, for `load_network`.")
     best_epoch: int = Field(description="The epoch of that checkpoint; 0 is the warmed-up head.")

@@ -14,13 +14,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from model import errors
 from model.config import TrainingConfig
 from model.data.manifest import DataVersion
 from model.errors import ModelError, TrainingInterrupted
 from model.training.distributed import Place, RankLost
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
@@ -31,10 +32,8 @@ _GRACE: Final = 20.0
 _TAIL: Final = 5
 
 
-class RankJob(BaseModel):
+class RankJob(Frozen):
     """What another rank is told: all that `fit` is told but who looks on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: DataVersion
     config: TrainingConfig

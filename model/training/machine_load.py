@@ -4,15 +4,15 @@ import time
 from typing import Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from model.values import Frozen
 
 _EVERY_SECONDS: Final = 5.0
 
 
-class MachineLoad(BaseModel):
+class MachineLoad(Frozen):
     """How fast images are trained on just now, and what of the GPU that takes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     images_per_second: float = Field(description="Of all devices together, since the last report.")
     gpu: str | None = Field(default=None, description="The GPU's name; None on a CPU.")

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from model.errors import DataRejected
+from model.values import Frozen
 
 if TYPE_CHECKING:
     pass
@@ -50,10 +51,8 @@ SEVERITIES: Final[dict[CheckName, Severity]] = {
 }
 
 
-class ValidationConfig(BaseModel):
+class ValidationConfig(Frozen):
     """Limits of the data validation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: tuple[str, ...] = Field(
         default=(), description="The labels that are allowed; each must have images. Empty: whatever the source has."
@@ -91,10 +90,8 @@ class ValidationConfig(BaseModel):
         return self.severities.get(check, SEVERITIES[check])
 
 
-class Finding(BaseModel):
+class Finding(Frozen):
     """One check's outcome. `count` is how many images (or labels, or files) are at fault; `examples` are paths."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     check: CheckName
     severity: Severity
@@ -105,10 +102,8 @@ class Finding(BaseModel):
     expectation: str = Field(default="", description="What Great Expectations was asked.")
 
 
-class ValidationReport(BaseModel):
+class ValidationReport(Frozen):
     """All findings; `passed` where none failed that blocks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     passed: bool
     findings: tuple[Finding, ...]

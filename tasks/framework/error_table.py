@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from infra.azure.access.errors import azure_error_behind, translation
 from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable, TrainingJobFailed
-from model.errors import ModelError
+from model.errors import KnownError
+from model.faults import known_errors
 
-Known = ModelError | PlatformError
 AZURE: Final = "azure.core.exceptions"
 BUSY: Final = (408, 429, 500, 502, 503, 504)
 """What a server answers that is there and can't answer now."""
@@ -33,15 +33,7 @@ OUTCOMES: Final[Mapping[str, int]] = {
 """Exit codes of how a run can end apart from our errors; a usage error is 2, an unexpected one 1."""
 
 
-def _leaves(root: type[Known]) -> Iterator[type[Known]]:
-    for child in root.__subclasses__():
-        yield child
-        yield from _leaves(child)
-
-
-ERRORS: Final[Mapping[str, type[Known]]] = {
-    error.__name__: error for root in (ModelError, PlatformError) for error in _leaves(root)
-}
+ERRORS: Final[Mapping[str, type[KnownError]]] = known_errors()
 """Class name to class; a run that ends in one of these has a final state of this name."""
 
 
@@ -75,19 +67,19 @@ def the_jobs_own() -> Iterator[None]:
     except TrainingJobFailed as failed:
         kind = next((kind for kind in ERRORS.values() if _is_what_failed(kind, failed)), None)
         # These can be made of a message alone.
-        if kind is None or kind.__init__ not in (ModelError.__init__, PlatformError.__init__):
+        if kind is None or kind.__init__ is not KnownError.__init__:
             raise
         message = str(failed).removesuffix(f" {kind.next_step}")
         raise kind(message, next_step=vars(failed).get("next_step")) from failed
 
 
-def _is_what_failed(kind: type[Known], failed: TrainingJobFailed) -> bool:
+def _is_what_failed(kind: type[KnownError], failed: TrainingJobFailed) -> bool:
     return kind.__name__ == failed.error or kind.exit_code == failed.process_exit_code
 
 
 def is_transient(error: BaseException) -> bool:
     """Whether trying again later may help."""
-    return isinstance(error, Known) and error.transient
+    return isinstance(error, KnownError) and error.transient
 
 
 @contextmanager

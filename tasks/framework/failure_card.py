@@ -8,7 +8,8 @@ from typing import ClassVar, Final
 from prefect.artifacts import create_markdown_artifact
 
 from infra.runs.correlation import root_run
-from tasks.framework.error_table import Known, runbook
+from model.errors import KnownError
+from tasks.framework.error_table import runbook
 
 CARD: Final = "A failure card with the next step is among the run's artifacts."
 
@@ -31,8 +32,10 @@ def publish_failure_card(error: BaseException, where: str) -> None:
         return
     error.add_note(CARD)
     name = type(error).__name__
-    next_step = error.next_step if isinstance(error, Known) else "This is a bug: the traceback is in the run's log."
-    link = runbook(name if isinstance(error, Known) else "Bugs")
+    next_step = (
+        error.next_step if isinstance(error, KnownError) else "This is a bug: the traceback is in the run's log."
+    )
+    link = runbook(name if isinstance(error, KnownError) else "Bugs")
     run = root_run()
     log = "\n".join(LastLines.lines) or "(nothing was logged)"
     create_markdown_artifact(

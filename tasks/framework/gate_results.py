@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 from prefect.artifacts import create_table_artifact
 
-from infra.ports import Frozen, RegisteredModel
+from infra.ports import RegisteredModel
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from model.evaluation.verdict import Verdict

@@ -10,10 +10,9 @@ from prefect.states import Cancelled, Completed, Failed
 
 # Prefect reads results by blocks whose classes are loaded.
 import infra.azure.storage.prefect_results  # noqa: F401
-from infra.errors import PlatformError
 from infra.runs.cancellation import run_is_cancelling
-from model.errors import ModelError
-from tasks.framework.error_table import Known, translated
+from model.errors import KnownError
+from tasks.framework.error_table import translated
 from tasks.framework.failure_card import publish_failure_card
 from tasks.framework.spans import run_span
 
@@ -41,7 +40,7 @@ def pipeline(name: str, run_name: str, *, keep_result: bool = False) -> Callable
                     result = function(*args, **kwargs)
                     tell(result)
                     return result
-            except (ModelError, PlatformError) as error:
+            except KnownError as error:
                 publish_failure_card(error, name)
                 return cast("R", Failed(name=type(error).__name__, message=_message(error), data=error))
             except Exception as error:
@@ -66,7 +65,7 @@ def pipeline(name: str, run_name: str, *, keep_result: bool = False) -> Callable
     return decorate
 
 
-def _message(error: Known) -> str:
+def _message(error: KnownError) -> str:
     return f"{error} {error.next_step}"
 
 

@@ -16,8 +16,8 @@ from prefect.context import TaskRunContext
 from prefect.tasks import exponential_backoff
 from pydantic import Field
 
-from infra.ports import Frozen
 from infra.runs.correlation import root_run
+from model.values import Frozen
 from tasks.framework.error_table import is_transient, translated
 from tasks.framework.failure_card import LastLines, publish_failure_card
 from tasks.framework.spans import reused_span, run_span

@@ -11,8 +11,9 @@ from typing import Final
 from pydantic import Field
 
 from infra.config.environments import Environment
-from infra.ports import EndpointStatus, Frozen, LiveModel, RegisteredModel
+from infra.ports import EndpointStatus, LiveModel, RegisteredModel
 from infra.releases.ledger import SERVING, EventKind, ReleaseEvent
+from model.values import Frozen
 from tasks.release.gate_rules import Known, holds, live_since
 from tasks.release.release_runs import UnderWay
 

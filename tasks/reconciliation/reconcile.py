@@ -10,10 +10,11 @@ from pydantic import Field
 from infra.backend import endpoint, ledger, notices, registry
 from infra.config.environments import environment_names, load_environment
 from infra.errors import ConfigurationError, ModelNotFound, PlatformError
-from infra.ports import EndpointStatus, Frozen, Notice
+from infra.ports import EndpointStatus, Notice
 from infra.releases.ledger import SERVING
 from infra.releases.record_agreement import differences
 from infra.settings import get_settings
+from model.values import Frozen
 from tasks.framework.artifacts import create_markdown_artifact, table
 from tasks.framework.stage import Result, stage
 from tasks.reconciliation.due_rules import Decision, Situation, due, triggered_tag

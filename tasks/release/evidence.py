@@ -13,13 +13,14 @@ from pydantic import Field
 from infra.backend import backend_of, endpoint, ledger, registry, tracker
 from infra.config.environments import Environment, environment_names
 from infra.errors import PlatformError
-from infra.ports import Frozen, RegisteredModel
+from infra.ports import RegisteredModel
 from infra.runs.correlation import root_run
 from infra.settings import get_settings
 from model.bundle.read import open_bundle
 from model.data.manifest import read_manifest
 from model.evaluation.evaluate import Assessment
 from model.evaluation.metrics import difference_interval
+from model.values import Frozen
 from tasks.framework.artifacts import create_markdown_artifact, picture, table
 from tasks.framework.cache_key import key_of
 from tasks.framework.reports import keep_report, read_report

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from infra.config.environments import Environment
 from infra.config.gates import FreezeWindow, Gates
-from infra.ports import Frozen, LiveModel, RegisteredModel
+from infra.ports import LiveModel, RegisteredModel
 from infra.releases.ledger import SERVING, ReleaseEvent
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from model.bundle.read import Lineage

@@ -8,7 +8,8 @@ from prefect.client.orchestration import get_client
 from pydantic import Field, ValidationError
 
 from infra.errors import ConfigurationError
-from infra.ports import Frozen, RegisteredModel
+from infra.ports import RegisteredModel
+from model.values import Frozen
 from tasks.framework.error_table import expired
 from tasks.training.data import DataRequest, name_of
 

@@ -8,7 +8,7 @@ from prefect import get_run_logger
 from pydantic import Field
 
 from infra.backend import data_catalogue, data_root, samples
-from infra.ports import DataEntry, Frozen, RegisteredModel
+from infra.ports import DataEntry, RegisteredModel
 from infra.settings import Settings, get_settings
 from infra.stores.sample_data import SAMPLES
 from model.data.manifest import (
@@ -24,6 +24,7 @@ from model.data.manifest import (
 from model.errors import DataRejected
 from model.validation.checks import validate
 from model.validation.report import ValidationConfig, ValidationReport
+from model.values import Frozen
 from tasks.framework.artifacts import Progress, create_link_artifact, create_markdown_artifact, table
 from tasks.framework.cache_key import key_of
 from tasks.framework.gate_results import GateResult, show_gate

@@ -9,10 +9,10 @@ from rich.text import Text
 
 from deployments.display import colours as show
 from infra.checks.machine_and_azure import check_azure, check_infrastructure
-from infra.errors import PlatformError, PlatformUnhealthy
+from infra.errors import PlatformUnhealthy
 from infra.finding import Finding
 from infra.settings import Settings, get_settings
-from model.errors import ModelError
+from model.errors import KnownError
 
 
 def doctor(
@@ -45,7 +45,7 @@ def check_answers(environment: str, settings: Settings) -> Finding:
     """Whether the endpoint answers the golden images of its own model as that model's bundle says."""
     try:
         wrong, count = _wrong_answers(environment, settings)
-    except (PlatformError, ModelError) as error:
+    except KnownError as error:
         return Finding(name="answers", ok=False, severity="blocks", detail=str(error), fix=error.next_step)
     return Finding(
         name="answers",

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from deployments.display import colours as show
 from infra.config.environments import endpoint_key, environment_names
-from infra.errors import AccessDenied, EndpointUnreachable, PlatformError
-from infra.ports import Frozen
+from infra.errors import AccessDenied, EndpointUnreachable
 from infra.releases.scoring_client import ScoringClient
 from infra.runs.telemetry import traceparent
 from infra.settings import get_settings
-from model.errors import ModelError, SourceUnreadable
+from model.errors import KnownError, SourceUnreadable
+from model.values import Frozen
 
 AT_ONCE = 4
 
@@ -82,7 +82,7 @@ def _score_file(client: ScoringClient, image: Path) -> Scored:
     trace_id = trace.split("-")[1]
     try:
         answer = client.score(_read(image), trace=trace)
-    except (PlatformError, ModelError) as error:
+    except KnownError as error:
         return Scored(
             file=str(image),
             trace_id=trace_id,

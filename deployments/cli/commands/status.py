@@ -14,10 +14,11 @@ from deployments.server.connection import server
 from infra.backend import champions
 from infra.config.environments import environment_names
 from infra.errors import LedgerBroken, ServerUnreachable
-from infra.ports import EndpointStatus, Frozen, LiveModel, RegisteredModel
+from infra.ports import EndpointStatus, LiveModel, RegisteredModel
 from infra.releases.ledger import ReleaseEvent, ReleaseLedger, last_word
 from infra.releases.record_agreement import differences, registry_difference
 from infra.settings import Settings, get_settings
+from model.values import Frozen
 from tasks.framework.error_table import ERRORS, runbook
 
 RELEASED = "%Y-%m-%d %H:%M:%S UTC"

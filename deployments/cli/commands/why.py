@@ -24,8 +24,8 @@ from deployments.runs.queries import (
     steps,
 )
 from deployments.server.connection import server
-from infra.ports import Frozen
 from infra.settings import get_settings
+from model.values import Frozen
 from tasks.framework.error_table import ERRORS, exit_code, runbook
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from infra.azure.access.credentials import credential
 from infra.azure.access.errors import azure_errors
 from infra.config.environments import Environment
 from infra.errors import ConfigurationError, NotProvisioned
-from infra.ports import Frozen
 from infra.settings import Settings
+from model.values import Frozen
 
 PLATFORM = "platform"
 """The name of the shared part where an environment's name is asked for."""

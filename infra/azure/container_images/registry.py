@@ -15,7 +15,7 @@ import httpx
 from infra.azure.access.credentials import credential
 from infra.azure.access.errors import azure_errors
 from infra.errors import AccessDenied, ConfigurationError, PlatformError, ServiceUnavailable
-from infra.ports import Frozen
+from model.values import Frozen
 
 SCOPE: Final = "https://containerregistry.azure.net/.default"
 TYPES: Final = (

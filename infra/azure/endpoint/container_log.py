@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from infra.ports import Frozen
+from model.values import Frozen
 
 TAIL: Final = 5
 """Lines that are quoted where none of them names the cause."""

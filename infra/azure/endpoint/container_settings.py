@@ -4,17 +4,16 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from infra.errors import ConfigurationError
+from model.values import Frozen
 
 PREFIX: Final = "AHC_CONTAINER_"
 
 
-class ContainerConfig(BaseModel):
+class ContainerConfig(Frozen):
     """One version of a model in one scoring container. Keys and certificate aren't in it but in the Key Vault."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     environment: str = Field(description="The release target, which names the keys in the vault.")
     model_name: str

@@ -10,8 +10,8 @@ from infra.azure.access.resources import PlatformResources, platform_resources
 from infra.azure.machine_learning.registry import ml_client
 from infra.azure.machine_learning.tracking import STUDIO, workspace_id
 from infra.errors import ConfigurationError, NotProvisioned
-from infra.ports import Frozen
 from infra.settings import PROJECT, Settings
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

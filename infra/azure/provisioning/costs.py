@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from infra.azure.provisioning.arm_expansion import Planned, planned
 from infra.azure.provisioning.templates import TEMPLATES, Composed
 from infra.errors import ConfigurationError
-from infra.ports import Frozen
+from model.values import Frozen
 
 CONTAINERS: Final = 2
 """Of an environment on container instances, from its second release on: the version before stays warm."""

@@ -10,7 +10,7 @@ from infra.azure.access.clients import resource_client
 from infra.azure.access.errors import azure_errors, refusal
 from infra.azure.provisioning.what_if import resource_type
 from infra.errors import PlatformError, ProvisioningFailed
-from infra.ports import Frozen
+from model.values import Frozen
 
 ENDED: Final = frozenset({"Succeeded", "Failed", "Canceled"})
 NESTED: Final = "microsoft.resources/deployments"

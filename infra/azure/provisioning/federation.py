@@ -6,8 +6,8 @@ from infra.azure.access.clients import resource_client
 from infra.azure.access.errors import azure_errors
 from infra.azure.access.resources import platform_resources, subscription
 from infra.errors import NotProvisioned
-from infra.ports import Frozen
 from infra.settings import Settings
+from model.values import Frozen
 
 VERSION: Final = "2023-01-31"
 AUDIENCE: Final = "api://AzureADTokenExchange"

@@ -25,8 +25,8 @@ from infra.azure.provisioning.templates import Composed
 from infra.azure.provisioning.what_if import Plan, read_changes
 from infra.config.environments import load_environment
 from infra.errors import Conflict, NotProvisioned, PlatformError, ProvisioningFailed
-from infra.ports import Frozen
 from infra.settings import Settings
+from model.values import Frozen
 
 DIGEST: Final = "templateDigest"
 POLL_SECONDS: Final = 5.0

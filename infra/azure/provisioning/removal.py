@@ -11,8 +11,8 @@ from infra.azure.provisioning.deployments import Target
 from infra.azure.provisioning.provision import VAULTS, group_exists, target_of
 from infra.config.environments import environment_names
 from infra.errors import ConfigurationError
-from infra.ports import Frozen
 from infra.settings import Settings
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from azure.mgmt.authorization import AuthorizationManagementClient

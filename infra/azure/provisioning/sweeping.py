@@ -11,8 +11,8 @@ from infra.azure.provisioning.deployments import Target
 from infra.azure.provisioning.provision import target_of
 from infra.azure.provisioning.removal import provisioned_environments
 from infra.config.environments import environment_names, load_environment
-from infra.ports import Frozen
 from infra.settings import Settings
+from model.values import Frozen
 
 if TYPE_CHECKING:
     pass

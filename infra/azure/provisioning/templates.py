@@ -13,8 +13,8 @@ from infra.azure.access.resources import PLATFORM, resource_group, subscription
 from infra.config.environments import Environment, load_environment
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError
-from infra.ports import Frozen
 from infra.settings import PROJECT, Settings
+from model.values import Frozen
 
 TEMPLATES: Final = PROJECT / "infra" / "arm"
 DEPLOYMENT: Final = "Microsoft.Resources/deployments"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-from infra.ports import Frozen
+from model.values import Frozen
 
 Kind = Literal["Create", "Modify", "Delete", "NoChange", "Ignore", "Unsupported"]
 EFFECTS: Final = ("Create", "Modify", "Delete")

@@ -15,7 +15,9 @@ from typing import Final
 from pydantic import Field, SecretStr, ValidationError
 
 from infra.errors import DiskFull, EndpointUnreachable, ModelNotFound
-from infra.ports import Frozen, LiveModel
+from infra.ports import LiveModel
+from model.files import write_whole
+from model.values import Frozen
 
 SOCKET_PATH_LIMIT: Final = 100
 """Bytes of a Unix socket's path that every system allows (macOS: 103, Linux: 107)."""
@@ -93,7 +95,7 @@ class EndpointFiles:
 
     def write_state(self, state: EndpointState) -> None:
         """On disk, whole, before this returns."""
-        _write_whole(self.state, state.model_dump_json(indent=1).encode())
+        write_whole(self.state, state.model_dump_json(indent=1))
 
     def control_socket(self, *, create: bool = False) -> Path | None:
         """Where the supervisor takes commands: in this folder, or in a short one where its path is too long."""
@@ -102,7 +104,7 @@ class EndpointFiles:
             return short
         if create:
             elsewhere = Path(tempfile.mkdtemp(prefix="ahc-")) / "control.sock"
-            _write_whole(self._control_path, os.fsencode(elsewhere))
+            write_whole(self._control_path, os.fsencode(elsewhere))
             return elsewhere
         try:
             return Path(os.fsdecode(self._control_path.read_bytes()))
@@ -193,17 +195,3 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import ModelNotFound
 from infra.ports import RegisteredModel
 from infra.settings import Settings
-from infra.stores.file_lock import exclusive
 from infra.stores.folder_files import draft_of
 from infra.stores.mlflow_tracking import client
+from model.files import exclusive
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

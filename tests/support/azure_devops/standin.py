@@ -1,6 +1,6 @@
 """A stand-in of Azure DevOps's REST API, since no Azure DevOps can be had for tests.
 
-A real HTTP server with the operations that `infra/azure_devops` calls, as Microsoft's published specifications (version 7.1)
+A real HTTP server with the operations that `infra/azure_devops` calls, as Microsoft's specifications (version 7.1)
 have them: their paths, their `api-version`, the fields of their bodies. Whatever departs from these is answered as the
 service would, and kept in `violations`, which must be empty at the end of a test. What a stand-in can't show: who may
 do what in a real organisation, and what the service does beyond its specifications.

@@ -7,7 +7,8 @@ from infra.azure.access.clients import REPEATABLE, web_client
 from infra.azure.access.errors import azure_errors
 from infra.azure.endpoint.container_settings import PREFIX
 from infra.errors import NotProvisioned
-from infra.ports import Frozen, LiveModel
+from infra.ports import LiveModel
+from model.values import Frozen
 
 if TYPE_CHECKING:
     pass

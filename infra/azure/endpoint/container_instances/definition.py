@@ -10,7 +10,7 @@ from infra.azure.access.errors import azure_errors
 from infra.azure.access.resources import EnvironmentResources
 from infra.azure.endpoint.container_settings import SAFE, ContainerConfig
 from infra.config.environments import AzureTarget
-from infra.ports import Frozen
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from azure.mgmt.containerinstance.models import ContainerGroup

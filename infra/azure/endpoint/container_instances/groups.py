@@ -9,7 +9,8 @@ from infra.azure.access.errors import azure_errors
 from infra.azure.endpoint.container_instances.definition import CONTAINER, GroupDefinition, container_group
 from infra.azure.endpoint.container_log import LastWords, last_words
 from infra.errors import PlatformError
-from infra.ports import Frozen, LiveModel
+from infra.ports import LiveModel
+from model.values import Frozen
 
 if TYPE_CHECKING:
     from azure.core.polling import LROPoller

@@ -1,0 +1,83 @@
+"""Files that are whole or not there, and locks that end with their process."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes | str, *, mode: int = 0o644, replace: bool = True) -> bool:
+    """Write a file so that readers, and the machine after a power cut, see all of it or what was there before.
+
+    Args:
+        path: The file; folders above it are made, and closed to other users where `mode` is.
+        content: Text is written as UTF-8.
+        mode: Permissions of the file, whatever the umask.
+        replace: Otherwise a file that is there already stays: of several writers, the first one's counts.
+
+    Returns:
+        Whether this content is at `path` now.
+
+    Raises:
+        OSError: For example when the disk is full; nothing of the draft is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if mode & 0o077 == 0 else 0o755)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            draft.replace(path)
+        else:
+            os.link(draft, path)
+        _sync_folder(path.parent)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Wait for the lock file at `path` and hold it; a killed holder leaves nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def try_lock(path: Path, *, shared: bool = False) -> int | None:
+    """Lock a file or folder that is there without waiting.
+
+    Returns:
+        The descriptor that holds the lock until it is closed or the process ends; None if another process has it.
+
+    Raises:
+        FileNotFoundError: There is nothing at `path`.
+    """
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        with suppress(OSError):
+            os.close(descriptor)
+        raise
+    return descriptor
