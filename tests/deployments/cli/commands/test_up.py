@@ -52,14 +52,17 @@ class Up:
             encoding="utf-8",
         )
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(
+        self, *arguments: str, source: Path = PROJECT, module: str = "deployments.cli.main"
+    ) -> "subprocess.Popen[str]":
+        """`ahc up` of this source code, which has the command line in this module."""
         return subprocess.Popen(
             [
-                *(sys.executable, "-c", "from deployments.cli.main import main; main()"),
+                *(sys.executable, "-c", f"from {module} import main; main()"),
                 *("up", "--data", str(PROJECT), "--file", str(self.file), *arguments),
             ],
-            cwd=PROJECT,
-            env={**os.environ, **settings_environment(self.settings)},
+            cwd=source,
+            env={**os.environ, **settings_environment(self.settings), "PYTHONPATH": str(source)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
