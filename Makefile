@@ -1,4 +1,4 @@
-# `make up` is all a newcomer needs; `make check` is what CI runs.
+# `make up` is all a newcomer needs, `make help` lists the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,10 @@ WORKERS ?= 4
 # In the order in which tests/conftest.py puts the files: the longest first.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 PYTEST := -m pytest --numprocesses $(WORKERS) $(BY_FILE)
-QUICK := -m "not azure and not containers and not e2e and not benchmark and not long"
+NOT_HERE := azure or containers or e2e or benchmark or long
+QUICK := not ($(NOT_HERE) or thorough)
+# What `make check` measures; each part adds to it, and the last one holds the limit.
+COVERAGE :=
 E2E = -m pytest --numprocesses 3 $(BY_FILE) -m "e2e and not long" --junitxml=$(REPORTS)/e2e.xml
 SBOM := environment --output-reproducible --spec-version 1.6 --of JSON
 
@@ -23,10 +26,13 @@ PIP_AUDIT := $(TOOLS)/pip-audit-2.10.1
 # Lines that look like secrets: names of settings, checksums, trace ids and the fake key of tests.
 NOT_LEAKED := AZURE_CLIENT_SECRET|enableSecretRotation|"passwordAuth"|_SHA256|TRACE = |BUILD = |SECRET = "a-key-|existingSecret: |secretName: |secretProviderClass: |SECRET_NAME"\] ==|secret = "env"|0123456789abcdef|somebody:secret@
 
-.PHONY: install up test test-azure test-containers test-e2e test-long benchmark lint types layers check sbom clean \
+.PHONY: help install up test test-azure test-containers test-e2e test-long benchmark lint types layers check check-rest sbom clean \
 	reports audit leaks dockerfiles policies
 
-install: $(STAMP)
+help: ## this list
+	@sed -nE 's/^([a-z][a-z0-9-]*):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{ printf "make %-16s %s\n", $$1, $$2 }'
+
+install: $(STAMP) ## .venv with the pinned dependencies; quick when nothing changed
 
 # Only when a pin, an extra or the interpreter changed.
 $(STAMP): pyproject.toml constraints.txt
@@ -35,41 +41,41 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
-up: install
+up: install ## starts the platform on this machine, trains on photos, releases; until Ctrl-C
 	$(BIN)/ahc up
 
-lint: install
+lint: install ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: install
+types: install ## mypy --strict
 	$(BIN)/mypy
 
-layers: install
+layers: install ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
-test: install
-	$(BIN)/python $(PYTEST) $(QUICK)
+test: install ## the quick tests: minutes, and nothing outside this repository
+	$(BIN)/python $(PYTEST) -m "$(QUICK)" $(COVERAGE)
 
 # On the Azure bench; skipped with the reason where it is not there.
-test-azure: install
+test-azure: install ## on the Azure bench
 	$(BIN)/python $(PYTEST) -m "azure and not long"
 
 # The shipped images, built and run with podman; likewise.
-test-containers: install
+test-containers: install ## the shipped images, with podman
 	$(BIN)/python $(PYTEST) -m containers
 
-test-e2e: install
+test-e2e: install ## the platform as a whole, as its users run it
 	$(BIN)/python $(E2E)
 
 # What `make check` leaves out for the time that it takes: releases under load, each step of them killed, and the like.
-test-long: install
+test-long: install ## what CI has no time for; every night
 	$(BIN)/python -m pytest --numprocesses 2 $(BY_FILE) -m long --junitxml=$(REPORTS)/long.xml
 
 # As JUnit and Cobertura. Without what takes the Azure bench, podman or a whole platform; the limit of the coverage is
 # for all tests, so it is `make check` that holds it.
 reports: install
-	$(BIN)/python $(PYTEST) $(QUICK) --junitxml=$(REPORTS)/tests.xml \
+	$(BIN)/python $(PYTEST) -m "not ($(NOT_HERE))" --junitxml=$(REPORTS)/tests.xml \
 		--cov --cov-report=xml:$(REPORTS)/coverage.xml --cov-fail-under=0
 
 # Known vulnerabilities of the pinned packages, by the advisories of PyPI.
@@ -92,11 +98,15 @@ $(CHECKOV)/complete:
 $(PIP_AUDIT)/complete:
 	$(PYTHON) -m venv --clear $(@D) && $(@D)/bin/pip install --quiet pip-audit==2.10.1 && touch $@
 
-benchmark: install
+benchmark: install ## the numbers of docs/benchmarks.md
 	$(BIN)/pytest -m benchmark -s
 
-check: lint types layers
-	$(BIN)/python $(PYTEST) -m "not e2e and not benchmark and not long" --cov
+check: COVERAGE := --cov --cov-report= --cov-fail-under=0
+check: test check-rest ## lint, types, layers and all tests but the nightly ones: what CI runs
+
+# `make check` after `make test`.
+check-rest: lint types layers
+	$(BIN)/python $(PYTEST) -m "not ($(QUICK)) and not e2e and not benchmark and not long" --cov --cov-append
 	$(BIN)/python $(E2E)
 
 # What is in the Python environments of the images, as CycloneDX JSON with licences: build/sbom/IMAGE.cdx.json. Each is
@@ -114,5 +124,5 @@ build/sbom/%.cdx.json: pyproject.toml constraints.txt install
 		'./build/sbom/project[$(EXTRA)]'
 	$(BIN)/cyclonedx-py $(SBOM) --pyproject build/sbom/project/pyproject.toml -o $@ build/sbom/$*/bin/python
 
-clean:
+clean: ## everything that was made here, .venv too
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

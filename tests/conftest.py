@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from infra.settings import Settings
+from tests.support.reaper import start_reaper
 
 pytest_plugins = ["tests.support.azure.fixtures", "tests.support.containers.fixtures"]
 
@@ -23,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="bench",
         help="What tests marked `azure` talk to: the bench, or the platform in AHC_AZURE_SUBSCRIPTION_ID.",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A killed run leaves no server or worker behind."""
+    reaper = start_reaper()
+    config.add_cleanup(reaper.wait)
+    config.add_cleanup(reaper.stdin.close)  # the last cleanup runs first
 
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

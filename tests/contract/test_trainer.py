@@ -19,7 +19,7 @@ from tasks.framework.error_table import the_jobs_own
 from tasks.training.fit import describe_job, fitted
 from tests.support.training_case import short_training, small_data, train
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]
 DEPLOYMENT = "fit/gpu"
 EPOCHS = 20
 

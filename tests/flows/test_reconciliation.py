@@ -31,6 +31,8 @@ from tests.support.azure.bench import missing
 from tests.support.azure.queues import Identity, QueueService, event, queue_service
 from tests.support.bundles import make_bundle
 
+pytestmark = pytest.mark.thorough
+
 FLOWS = "tests.support.reconciliation_flows"
 PATIENCE = 240
 

@@ -90,5 +90,5 @@ def test_a_release_has_the_key_of_the_platforms_own_triggers():
     key = next(step["script"] for step in steps if step.get("name") == "run").split('--idempotency-key "')[1]
     known = {"keyPrefix": "release", "modelName": "food", "modelVersion": "7"}
     assert MACRO.sub(lambda found: known[found[1]], key.split('"')[0]) == "release-test-food-v7"
-    source = (PROJECT / "tasks" / "release_runs.py").read_text()
+    source = (PROJECT / "tasks" / "release" / "release_runs.py").read_text()
     assert 'idempotency_key=f"release-{environment}-{model.name}-v{model.version}"' in source

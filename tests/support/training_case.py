@@ -77,4 +77,5 @@ if __name__ == "__main__":
         Path(sys.argv[3]),
         *map(float, sys.argv[4:]),
     )
-    print(result.model_dump_json())
+    # In one write: several processes share the output.
+    sys.stdout.write(f"{result.model_dump_json()}\n")

@@ -20,7 +20,7 @@ from tasks.training.fit import describe_job, fitted
 from tests.conftest import free_ports
 from tests.support.training_case import short_training, small_data, train
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

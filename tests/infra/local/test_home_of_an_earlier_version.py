@@ -19,6 +19,8 @@ from tests.deployments.cli.commands.test_up import Up, ended
 from tests.deployments.conftest import read_until
 from tests.support.load import IMAGE
 
+pytestmark = pytest.mark.thorough
+
 # The last version before the modules moved to their rooms.
 EARLIER = "beda2741e387daf961d2009e9840c7ad045f2991"
 AHC = (sys.executable, "-c", "from deployments.cli.main import main; main()")

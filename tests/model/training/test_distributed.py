@@ -19,7 +19,7 @@ from model.training.sampling import Share
 from tests.conftest import free_ports
 from tests.support.training_case import short_training, small_data
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("one_thread")]
 
 TOLERANCE = 1e-4
 """Of losses, relative; sums of floats in another order differ by about 1e-6 after an epoch."""

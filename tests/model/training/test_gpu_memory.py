@@ -18,6 +18,8 @@ from model.training.checkpoints import read_checkpoint
 from model.training.fit import fit
 from tests.support.training_case import short_training, small_data
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataVersion:

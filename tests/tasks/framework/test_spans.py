@@ -11,6 +11,8 @@ import pytest
 from infra.settings import PROJECT
 from tests.support.otlp_sink import OtlpSink
 
+pytestmark = pytest.mark.thorough
+
 BUILD = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 

@@ -164,7 +164,7 @@ def test_a_key_changes_with_the_source_of_an_imported_module(tmp_path, monkeypat
     (package / "a.py").write_text("from model.b import x\n")
     (package / "b.py").write_text("x = 1\n")
     (package / "c.py").write_text("x = 1\n")
-    monkeypatch.setattr("tasks.framework.stage.PROJECT", tmp_path)
+    monkeypatch.setattr("tasks.framework.cache_key.PROJECT", tmp_path)
     before = key_of("s", code=["model.a"])
     (package / "c.py").write_text("x = 2\n")
     assert key_of("s", code=["model.a"]) == before

@@ -13,7 +13,7 @@ from tests.support.local_endpoint import eventually
 from tests.support.released import ENVIRONMENT, in_a_run, released
 from tests.tasks.framework.test_stage import artifacts
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("prefect_server")]
 PATIENT = 20_000.0
 """Milliseconds that no answer takes here, however busy the machine is."""
 

@@ -24,13 +24,13 @@ from tests.support.bundles import colour_image, make_bundle
 from tests.support.load import Load
 from tests.support.local_endpoint import eventually
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("prefect_server")]
 ALWAYS_BLUE = 1000.0
 KEPT = 10
 SHADOW_OF = """
 import os, signal, sys
 from infra.ports import Candidate
-from tasks import shadow as module
+from tasks.release import shadow as module
 from tests.tasks.release.test_shadow import shadowed
 calls = []
 work = getattr(module, sys.argv[1])

@@ -20,6 +20,8 @@ from tasks.release.approval import note_expired
 from tests.deployments.conftest import wait_for
 from tests.support.bundles import make_bundle
 
+pytestmark = pytest.mark.thorough
+
 WHO = ["--by", "A. Jansen", "--reason", "checked on 200 photos"]
 
 

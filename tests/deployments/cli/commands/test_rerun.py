@@ -10,6 +10,8 @@ from deployments.runs.rerun import schedule
 from deployments.server.connection import connect
 from infra.errors import ConfigurationError
 
+pytestmark = pytest.mark.thorough
+
 
 def times(folder: Path, step: str) -> int:
     return len((folder / step).read_text())

@@ -10,6 +10,8 @@ from infra.ports import EndpointStatus, LiveModel
 from tests.deployments.cli.commands.test_run import in_a_process
 from tests.support.bundles import make_bundle
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def two_versions(home, tmp_path):

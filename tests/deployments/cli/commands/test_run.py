@@ -4,10 +4,14 @@ import sqlite3
 import subprocess
 import sys
 
+import pytest
+
 from deployments.cli.main import run as ahc
 from infra.runs.starter_tag import user
 from infra.settings import PROJECT
 from tasks.framework.run_starter import who_started
+
+pytestmark = pytest.mark.thorough
 
 
 def in_a_process(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -22,6 +22,8 @@ from infra.local.platform.prefect_settings import use_prefect
 from infra.settings import Settings
 from tests.deployments.display.test_azure_pipelines import Read, agent_reads
 
+pytestmark = pytest.mark.thorough
+
 FLOWS = ("sample", "judged", "faulty", "fails_once", "crashing")
 ENTRYPOINTS = (
     *(f"tests.support.sample_flows.{flow}" for flow in FLOWS),

@@ -18,6 +18,8 @@ from tests.conftest import environment_restored, free_ports, server_process, set
 from tests.deployments.cli.commands.test_trigger import start
 from tests.support.local_endpoint import eventually
 
+pytestmark = pytest.mark.thorough
+
 LINES = 10_000
 FLOWS = ("talkers", "talker")
 

@@ -20,6 +20,8 @@ from infra.settings import PROJECT, Settings
 from tests.conftest import free_ports, settings_environment
 from tests.deployments.conftest import read_until
 
+pytestmark = pytest.mark.thorough
+
 
 class Up:
     """One home, and `ahc up` processes on it."""

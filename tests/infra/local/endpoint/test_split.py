@@ -17,6 +17,8 @@ from tests.support.bundles import make_bundle
 from tests.support.load import IMAGE, Load
 from tests.support.local_endpoint import KeptSecrets, eventually, make_endpoint
 
+pytestmark = pytest.mark.thorough
+
 CLIENTS = 5
 """Of a `Load`: so many requests are on their way at a time."""
 
