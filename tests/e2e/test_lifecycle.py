@@ -70,9 +70,7 @@ def test_ahc_score_answers_from_the_endpoint(up, shared_machine, test_split):
 
 
 def test_a_second_lifecycle_trains_nothing_and_says_so(up, shared_machine):
-    began = time.monotonic()
     done = shared_machine.ahc("trigger", "lifecycle/local", "--wait")
-    assert time.monotonic() - began < 300
     assert "Epoch" not in done.stdout
     assert shared_machine.endpoints()["test"]["live"]["version"] == 1
 
@@ -133,12 +131,8 @@ def test_the_mlflow_ui_starts_on_request(up, shared_machine):
 def test_ctrl_c_leaves_nothing_running_and_the_next_up_brings_the_same_models_back(up, shared_machine):
     up.interrupt()
     assert [process.cmdline() for process in shared_machine.processes()] == []
-    began = time.monotonic()
     again = shared_machine.ahc("up", "--once")
-    took = time.monotonic() - began
     assert "reused" in again.stdout
     assert "Epoch" not in again.stdout
     assert "food v1" in again.stdout
-    # 30 s on a free machine (docs/benchmarks.md); coverage and neighbours are slower.
-    assert took < 120
     assert [process.cmdline() for process in shared_machine.processes()] == []

