@@ -1,6 +1,7 @@
 """The rooms: how many modules a folder holds, what each says of itself, and that import-linter knows all of them."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -130,3 +131,11 @@ def test_a_module_in_no_layer_is_refused(copy):
         (copy / "model" / "attic.py").unlink()
     assert answer.returncode != 0
     assert "attic" in answer.stdout
+
+
+@pytest.mark.parametrize("document", sorted((PROJECT / "docs").rglob("*.md")), ids=lambda path: path.name)
+def test_every_module_that_a_document_names_is_there(document):
+    files = [*PROJECT.glob("*.py"), *(file for root in (*ROOTS, "tests") for file in (PROJECT / root).rglob("*.py"))]
+    names = {file.name for file in files} | {str(file.relative_to(PROJECT)) for file in files}
+    mentions = set(re.findall(r"`([\w/]+\.py)`", document.read_text(encoding="utf-8")))
+    assert mentions - names == set()
