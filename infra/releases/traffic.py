@@ -13,13 +13,12 @@ from infra.config.gates import Canary, Watch
 from infra.errors import EndpointUnreachable
 from infra.ports import RunningVersion
 from infra.releases.scoring_client import on_this_machine
+from model.statistics import chance_limit, stability_terms
 from model.values import Frozen
 
 K = TypeVar("K", str, float)
 
 READING_SECONDS: Final = 3.0
-NORMAL_999: Final = 3.0902
-"""99.9th percentile: the figures are looked at again and again."""
 
 
 class Traffic(Frozen):
@@ -156,25 +155,14 @@ def latency_ms(traffic: Traffic, quantile: float = 0.95) -> float | None:
     return None
 
 
-def drift(labels: Mapping[str, int], others: Mapping[str, int]) -> float:
-    """Population stability index of two label counts (Siddiqi 2006), half an image added to each."""
+def drift(labels: Mapping[str, int], others: Mapping[str, int]) -> tuple[float, float]:
+    """The population stability index of two label counts, and what it exceeds by chance once in a thousand times."""
     names = sorted({*labels, *others})
-    p, q = (_shares([counts.get(name, 0) for name in names]) for counts in (labels, others))
-    return sum((mine - theirs) * math.log(mine / theirs) for mine, theirs in zip(p, q, strict=True))
-
-
-def drift_by_chance(labels: Mapping[str, int], others: Mapping[str, int]) -> float:
-    """What the index of two samples of one population exceeds once in a thousand times.
-
-    It is about chi-squared with k - 1 degrees of freedom times 1/n + 1/m (Yurdakul 2018, section 3); the percentile is
-    Wilson and Hilferty's (1931).
-    """
-    freedom = len({*labels, *others}) - 1
-    if freedom < 1:
-        return 0.0
-    spread = 2 / (9 * freedom)
-    percentile = freedom * (1 - spread + NORMAL_999 * math.sqrt(spread)) ** 3
-    return percentile * (1 / max(sum(labels.values()), 1) + 1 / max(sum(others.values()), 1))
+    if not names:
+        return 0.0, 0.0
+    p, q = ([counts.get(name, 0) for name in names] for counts in (labels, others))
+    chance = chance_limit(len(names), sum(p), sum(q), percentile=0.999)
+    return float(stability_terms(p, q).sum()), chance
 
 
 def exceeded(
@@ -202,8 +190,8 @@ def exceeded(
     if seen.timed >= enough and p95 is not None and p95 > limit_ms:
         found.append(f"latency: {p95:.0f} ms at the 95th percentile; the limit is {limit_ms:.0f} ms")
     if other is not None and limits.max_drift is not None and min(seen.images, other.images) >= enough:
-        index = drift(seen.labels, other.labels)
-        if index > max(limits.max_drift, drift_by_chance(seen.labels, other.labels)):
+        index, by_chance = drift(seen.labels, other.labels)
+        if index > max(limits.max_drift, by_chance):
             found.append(
                 f"drift: its labels differ from the other version's by {index:.2f}; the limit is {limits.max_drift:g}"
             )
@@ -215,11 +203,6 @@ def _reading(version: RunningVersion) -> Traffic | None:
         return read_traffic(version)
     except EndpointUnreachable:
         return None
-
-
-def _shares(counts: list[int]) -> list[float]:
-    smooth = [count + 0.5 for count in counts]
-    return [count / sum(smooth) for count in smooth]
 
 
 def _less(counts: Mapping[K, int], before: Mapping[K, int]) -> dict[K, int]:

@@ -1,12 +1,13 @@
 """What a manifest says between the lines, as columns that expectations can be put on: copies, twins, class shares."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from model.data.splits import SPLITS
+from model.statistics import chance_limit, stability_terms
 from model.validation.near_duplicates import nearest_twins
 from model.validation.report import ValidationConfig
 
@@ -117,10 +118,8 @@ def _labels(usable: pd.DataFrame, config: ValidationConfig) -> pd.DataFrame:
 def _shares(frame: pd.DataFrame, reference: pd.DataFrame | None, limit: float) -> tuple[pd.DataFrame, float]:
     """Class shares beside the reference's, with each label's term of the population stability index.
 
-    PSI = sum (p - q) ln(p / q) (Siddiqi 2006, "Credit Risk Scorecards", chapter 7), with half an image where a class
-    has none. Between two samples of the same population it is about chi-squared with k - 1 degrees of freedom times
-    1/n + 1/m (Yurdakul 2018, "Statistical Properties of Population Stability Index", section 3): the limit is raised
-    to that distribution's 99th percentile, so that small data sets don't drift by chance.
+    The limit is raised to what the index of two samples of one population exceeds once in a hundred times, so that
+    small data sets don't drift by chance.
     """
     columns = ["label", "share", "reference_share", "psi"]
     if reference is None:
@@ -131,19 +130,7 @@ def _shares(frame: pd.DataFrame, reference: pd.DataFrame | None, limit: float) -
     n, m = max(1, int(current.sum())), max(1, int(before.sum()))
     p = current.reindex(labels, fill_value=0).to_numpy(dtype=float)
     q = before.reindex(labels, fill_value=0).to_numpy(dtype=float)
-    smooth_p, smooth_q = np.maximum(p, 0.5) / n, np.maximum(q, 0.5) / m
-    psi = (smooth_p - smooth_q) * np.log(smooth_p / smooth_q)
-    chance = _chi_squared_99(len(labels) - 1) * (1 / n + 1 / m)
+    psi = stability_terms(p, q) if labels else p
+    chance = chance_limit(len(labels), n, m, percentile=0.99)
     table = pd.DataFrame({"label": labels, "share": p / n, "reference_share": q / m, "psi": psi})
     return table, max(limit, chance)
-
-
-_NORMAL_99: Final = 2.3263
-
-
-def _chi_squared_99(degrees: int) -> float:
-    """The 99th percentile, by the approximation of Wilson and Hilferty (1931)."""
-    if degrees < 1:
-        return 0.0
-    spread = 2 / (9 * degrees)
-    return float(degrees * (1 - spread + _NORMAL_99 * spread**0.5) ** 3)
