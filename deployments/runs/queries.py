@@ -10,6 +10,7 @@ from uuid import UUID
 
 from deployments.server.connection import ui_link
 from infra.errors import RunNotFound
+from infra.runs.pages import read_all
 from model.values import Frozen
 from tasks.framework.error_table import ended_as, expired
 from tasks.release.gate_rules import release_command
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
 FAILED: tuple[str, ...] = ("FAILED", "CRASHED")
-SCAN = 200
-WORKER_LOGS = ("prefect.flow_runs.worker", "prefect.flow_runs.runner")
 MIN_PREFIX = 4
 EXPIRED = "Nobody decided on this release in time: it expired. What is live stays live."
 PREFIXES = re.compile(r"^(?:Flow|Task) run (?:encountered an exception|raised an exception):?\s*")
@@ -101,7 +100,7 @@ def find_run(client: "SyncPrefectClient", wanted: str) -> "FlowRun":
     exact = _by_id(client, wanted) or _by_name(client, wanted)
     if exact is not None:
         return exact
-    runs = client.read_flow_runs(limit=SCAN, sort=_newest())
+    runs = read_all(client.read_flow_runs, sort=_newest())
     if len(wanted) >= MIN_PREFIX:
         fits = [run for run in runs if str(run.id).startswith(wanted.lower())]
         fits = fits or [run for run in runs if wanted.lower() in run.name.lower()]
@@ -202,10 +201,9 @@ def steps(client: "SyncPrefectClient", run_id: UUID) -> tuple[Step, ...]:
     """The tasks and subflows of a run as a tree, in the order in which they started."""
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
 
-    tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])), limit=SCAN)
-    children = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id])), limit=SCAN
-    )
+    tasks = read_all(client.read_task_runs, flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
+    below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
+    children = read_all(client.read_flow_runs, flow_run_filter=below)
     subflow_of = {child.parent_task_run_id for child in children}
     found = [_step("task", task) for task in tasks if task.id not in subflow_of]
     found += [_step("flow", child, steps(client, child.id)) for child in children]

@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from infra.runs.pages import read_all_async
+
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
@@ -39,7 +41,7 @@ async def mark_interrupted(client: "PrefectClient", why: str) -> list["FlowRun"]
         ),
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
     )
-    runs = await client.read_flow_runs(flow_run_filter=active, limit=200)
+    runs = await read_all_async(client.read_flow_runs, flow_run_filter=active)
     for run in runs:
         await _mark(client, run, why)
     return runs
@@ -52,11 +54,11 @@ async def _mark(client: "PrefectClient", run: "FlowRun", why: str) -> None:
     if not run.state.is_final():
         await client.set_flow_run_state(run.id, _ended(run.state.is_cancelling(), why))
     this = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
-    for task_run in await client.read_task_runs(flow_run_filter=this, limit=200):
+    for task_run in await read_all_async(client.read_task_runs, flow_run_filter=this):
         if task_run.state is not None and not task_run.state.is_final():
             await client.set_task_run_state(task_run.id, _ended(False, why), force=True)
     below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
-    for child in await client.read_flow_runs(flow_run_filter=below, limit=200):
+    for child in await read_all_async(client.read_flow_runs, flow_run_filter=below):
         await _mark(client, child, why)
 
 
@@ -91,7 +93,7 @@ async def forget_scheduled(client: "PrefectClient", deployment: str) -> None:
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
         deployment_id=FlowRunFilterDeploymentId(any_=[found.id]),
     )
-    for run in await client.read_flow_runs(flow_run_filter=waiting, limit=200):
+    for run in await read_all_async(client.read_flow_runs, flow_run_filter=waiting):
         with suppress(ObjectNotFound):
             await client.delete_flow_run(run.id)
 

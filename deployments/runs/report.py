@@ -9,14 +9,13 @@ from uuid import UUID
 from pydantic import Field, ValidationError
 
 from infra.errors import PlatformError
+from infra.runs.pages import read_all_async
 from model.values import Frozen
 from tasks.framework.error_table import ERRORS, ended_as, runbook
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import Artifact, FlowRun
-
-PAGE = 200
 
 
 class GateCheck(Frozen):
@@ -148,14 +147,7 @@ async def read_evidence(client: "PrefectClient", flow_runs: Sequence[UUID]) -> E
         flow_run_id=ArtifactFilterFlowRunId(any_=list(flow_runs)),
         type=ArtifactFilterType(any_=["table", "markdown", "link"]),
     )
-    artifacts: list[Artifact] = []
-    while True:
-        page = await client.read_artifacts(
-            artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=PAGE, offset=len(artifacts)
-        )
-        artifacts += page
-        if len(page) < PAGE:
-            break
+    artifacts = await read_all_async(client.read_artifacts, artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)
     return _evidence({item.key: item for item in reversed(artifacts) if item.key})
 
 

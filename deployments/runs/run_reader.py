@@ -11,16 +11,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from infra.runs.pages import PAGE, read_all_async
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import Log
+    from prefect.client.schemas.objects import FlowRun, Log, State, TaskRun
 
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
 
 SETTLE: Final = 0.75
 """Seconds that a line is held back: log lines come in batches from several processes, states by another way."""
@@ -81,7 +77,6 @@ class Settling:
         return lines
 
 
-PAGE: Final = 200
 """More than this the server doesn't answer at once."""
 
 
@@ -235,7 +230,7 @@ class Watch:
         level = [run.id]
         while level:
             below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=level))
-            children = await _pages(lambda **page: self._client.read_flow_runs(flow_run_filter=below, **page))  # noqa: B023
+            children = await read_all_async(self._client.read_flow_runs, flow_run_filter=below)
             level = [child.id for child in children if child.id not in found]
             found.update({child.id: child for child in children})
         return list(found.values())
@@ -244,7 +239,7 @@ class Watch:
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
         parents = FlowRunFilter(id=FlowRunFilterId(any_=[item.id for item in flow_runs]))
-        return await _pages(lambda **page: self._client.read_task_runs(flow_run_filter=parents, **page))
+        return await read_all_async(self._client.read_task_runs, flow_run_filter=parents)
 
     async def _states(self, runs: Iterable[Any], history: Callable[[UUID], Awaitable[list[Any]]]) -> list[Line]:
         lines = []
@@ -276,15 +271,6 @@ class Watch:
             for item in artifacts
             if item.flow_run_id is not None
         )
-
-
-async def _pages(read: Callable[..., Awaitable[list[Any]]]) -> list[Any]:
-    found: list[Any] = []
-    while True:
-        page = await read(limit=PAGE, offset=len(found))
-        found += page
-        if len(page) < PAGE:
-            return found
 
 
 def _stands_for_subflow(state: "State[Any] | None") -> bool:

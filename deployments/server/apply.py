@@ -5,7 +5,6 @@ second run changes nothing.
 """
 
 import importlib
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -14,6 +13,7 @@ from deployments.server.deployment_files import ConcurrencyEntry, DeploymentEntr
 from deployments.server.planned_change import OURS, Change, differences
 from deployments.server.work_pools import check_queues, plan_pools, pool_names
 from infra.errors import ConfigurationError
+from infra.runs.pages import read_all_async
 from infra.version import revision
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
-if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
 
 VARIABLE: Final = "ahc_deployed"
 
@@ -97,7 +95,7 @@ async def apply(changes: tuple[Change, ...]) -> None:
 async def _plan_concurrency_limits(
     client: "PrefectClient", wanted: dict[str, int], known: frozenset[str]
 ) -> list[Change]:
-    existing = {item.name: item.limit for item in await client.read_global_concurrency_limits(limit=200)}
+    existing = {item.name: item.limit for item in await read_all_async(client.read_global_concurrency_limits)}
     changes = [
         Change(
             "concurrency limit",
@@ -153,15 +151,8 @@ async def _plan_deployments(
 
 async def read_deployments(client: "PrefectClient") -> "dict[str, DeploymentResponse]":
     """All deployments of the server by their full name `flow/name`."""
-    flows = {item.id: item.name for item in await _all(client.read_flows)}
-    return {f"{flows[item.flow_id]}/{item.name}": item for item in await _all(client.read_deployments)}
-
-
-async def _all(read: Callable[..., Awaitable[list[Any]]]) -> list[Any]:
-    found: list[Any] = []
-    while page := await read(limit=200, offset=len(found)):
-        found += page
-    return found
+    flows = {item.id: item.name for item in await read_all_async(client.read_flows)}
+    return {f"{flows[item.flow_id]}/{item.name}": item for item in await read_all_async(client.read_deployments)}
 
 
 def load_flow(entrypoint: str) -> "Flow[..., Any]":

@@ -19,9 +19,6 @@ from tasks.framework.error_table import BUSY
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 
-if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
-
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator["PrefectClient"]:

@@ -8,6 +8,7 @@ from deployments.server.job_templates import job_template
 from deployments.server.planned_change import OURS, Change, differences
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError
+from infra.runs.pages import read_all_async
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -31,7 +32,7 @@ async def plan_pools(
     Raises:
         ConfigurationError: A base job template is not valid.
     """
-    existing = {pool.name: pool for pool in await client.read_work_pools(limit=200)}
+    existing = {pool.name: pool for pool in await read_all_async(client.read_work_pools)}
     changes: list[Change] = []
     for name, definition in wanted.items():
         changes += _plan_pool(client, name, definition, existing.get(name))

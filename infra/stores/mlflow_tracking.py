@@ -13,8 +13,6 @@ from model.files import exclusive
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 SQLITE: Final = "sqlite:///"
 

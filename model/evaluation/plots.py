@@ -13,10 +13,8 @@ from model.evaluation.shadow_agreement import Answer, Pair
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
+
 
 CELLS_WITH_NUMBERS: Final = 20
 """Above this many classes the confusion matrix shows colours only."""

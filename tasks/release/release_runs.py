@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from infra.errors import ConfigurationError
 from infra.ports import RegisteredModel
+from infra.runs.pages import read_all
 from model.values import Frozen
 from tasks.framework.error_table import expired
 from tasks.training.data import DataRequest, name_of
@@ -23,7 +24,6 @@ MAY_GO_ON: Final = timedelta(minutes=2)
 """A crashed run is started again by an automation, an interrupted one by the next `ahc up`."""
 EXPIRED_SINCE: Final = timedelta(days=14)
 UNDER_WAY: Final = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
-SCAN: Final = 200
 
 
 class ReleaseRun(Frozen):
@@ -130,7 +130,7 @@ def _runs(
         end_time=FlowRunFilterEndTime(after_=ended_since) if ended_since else None,
     )
     named = FlowFilter(name=FlowFilterName(any_=list(flows)))
-    return client.read_flow_runs(flow_filter=named, flow_run_filter=wanted, limit=SCAN)
+    return read_all(client.read_flow_runs, flow_filter=named, flow_run_filter=wanted)
 
 
 def _release(run: "FlowRun") -> ReleaseRun | None:

@@ -17,9 +17,6 @@ from infra.releases.sampled_images import IMAGES, INCOMING, NAME
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
-if TYPE_CHECKING:
-    from azure.storage.blob import ContainerClient
-
 
 def ship_images(spool: Path, container: "ContainerClient") -> int:
     """Upload the images that wait in a spool, oldest first, and remove them there; answers how many.

@@ -1,5 +1,8 @@
 import json
+import sqlite3
 import time
+import uuid
+from contextlib import closing
 
 import pytest
 from prefect.states import Completed
@@ -86,3 +89,28 @@ def test_a_model_that_was_not_promoted_is_not_told_as_a_failure(ended, capsys):
 def test_without_a_server_the_error_says_how_to_start_one(home, capsys):
     assert ahc(["why"]) == 22
     assert "ahc up" in capsys.readouterr().err
+
+
+def copy_run(prefect_server, run_id, count):
+    """So many newer runs like this one, as rows of the server's database: by its API they would take minutes."""
+    with closing(sqlite3.connect(prefect_server.home / "prefect" / "prefect.db", timeout=60)) as connection:
+        connection.row_factory = sqlite3.Row
+        # Without the generated columns.
+        names = [row["name"] for row in connection.execute("PRAGMA table_xinfo(flow_run)") if not row["hidden"]]
+        row = dict(connection.execute("SELECT * FROM flow_run WHERE id = ?", [run_id]).fetchone())
+        later = {"expected_start_time": "2100-01-01 00:00:00.000000", "state_id": None, "idempotency_key": None}
+        rows = [{**row, **later, "id": str(uuid.uuid4()), "name": f"copy-{number}"} for number in range(count)]
+        marks = ", ".join(f":{name}" for name in names)
+        connection.executemany(f"INSERT INTO flow_run ({', '.join(names)}) VALUES ({marks})", rows)
+        connection.commit()
+        return [item["id"] for item in rows]
+
+
+def test_a_run_among_the_oldest_of_five_thousand_is_found_by_the_start_of_its_id(failed, prefect_server, capsys):
+    copies = copy_run(prefect_server, str(failed.id), 5000)
+    try:
+        assert why(capsys, str(failed.id)[:13])["run"]["id"] == str(failed.id)
+    finally:
+        with closing(sqlite3.connect(prefect_server.home / "prefect" / "prefect.db", timeout=60)) as connection:
+            connection.executemany("DELETE FROM flow_run WHERE id = ?", [[copy] for copy in copies])
+            connection.commit()
