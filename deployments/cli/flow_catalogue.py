@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from deployments.server.apply import load_entrypoint
 from deployments.server.deployment_files import read_project
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError
@@ -17,8 +18,8 @@ PREFECT_YAML = PROJECT / "prefect.yaml"
 @lru_cache(maxsize=1)
 def entrypoints() -> dict[str, str]:
     """Flow name to entry point in module form, as far as they are deployed."""
-    found = [item.entrypoint for item in read_project(PREFECT_YAML)]
-    return {entrypoint.rpartition(".")[2].replace("_", "-"): entrypoint for entrypoint in found}
+    names = [item.entrypoint for item in read_project(PREFECT_YAML)]
+    return {entrypoint.rpartition(".")[2].replace("_", "-"): entrypoint for entrypoint in names}
 
 
 def load_flow(name: str) -> "Flow[..., Any]":
@@ -27,10 +28,8 @@ def load_flow(name: str) -> "Flow[..., Any]":
     Raises:
         ConfigurationError: There is none; names the nearest.
     """
-    known = entrypoints()
-    wanted = name.replace("_", "-")
-    if wanted not in known:
-        raise ConfigurationError(f"There is no flow `{name}`: {nearest(wanted, list(known))}")
-    from prefect.flows import load_flow_from_entrypoint
-
-    return load_flow_from_entrypoint(known[wanted], use_placeholder_flow=False)
+    flows = entrypoints()
+    flow = name.replace("_", "-")
+    if flow not in flows:
+        raise ConfigurationError(f"There is no flow `{name}`: {nearest(flow, list(flows))}")
+    return load_entrypoint(flows[flow])

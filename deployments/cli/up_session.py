@@ -16,7 +16,7 @@ from deployments.runs.parameters import parse_parameters
 from deployments.runs.queries import failure_card
 from deployments.runs.recovery import continue_interrupted, forget_scheduled, mark_interrupted
 from deployments.runs.start import find_deployment
-from deployments.server.apply import load_flow
+from deployments.server.apply import load_entrypoint
 from deployments.server.connection import connect, server, ui_link
 from deployments.server.deploy import deploy_files
 from deployments.server.deployment_files import read_project
@@ -107,7 +107,7 @@ class Session:
         from prefect.utilities.callables import parameter_schema
 
         for entry in read_project(self._file):
-            flow = load_flow(entry.entrypoint)
+            flow = load_entrypoint(entry.entrypoint)
             if f"{flow.name}/{entry.name}" == LIFECYCLE:
                 schema = parameter_schema(flow).model_dump_for_openapi()
                 return parse_parameters([f"data.source={source}", *pairs], None, schema, entry.parameters)

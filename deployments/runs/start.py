@@ -95,13 +95,16 @@ async def find_deployment(client: "PrefectClient", name: str) -> "DeploymentResp
     Raises:
         ConfigurationError: There is none; names the nearest.
     """
+    from prefect.exceptions import ObjectNotFound
+
     from deployments.server.apply import read_deployments
 
-    known = await read_deployments(client)
-    if name not in known:
-        hint = nearest(name, list(known)) if known else "the server has none; run `ahc deploy` first."
-        raise ConfigurationError(f"There is no deployment `{name}`: {hint}")
-    return known[name]
+    try:
+        return await client.read_deployment_by_name(name)
+    except (ObjectNotFound, ValueError):  # a name without a slash is none
+        names = list(await read_deployments(client))
+        hint = nearest(name, names) if names else "the server has none; run `ahc deploy` first."
+        raise ConfigurationError(f"There is no deployment `{name}`: {hint}") from None
 
 
 def _environment() -> dict[str, Any] | None:

@@ -121,7 +121,7 @@ async def _plan_concurrency_limits(
 
 
 def _full_name(entry: DeploymentEntry) -> str:
-    return f"{load_flow(entry.entrypoint).name}/{entry.name}"
+    return f"{load_entrypoint(entry.entrypoint).name}/{entry.name}"
 
 
 async def _plan_deployments(
@@ -130,7 +130,7 @@ async def _plan_deployments(
     version = revision()
     changes, names = [], set()
     for entry in entries:
-        flow = load_flow(entry.entrypoint)
+        flow = load_entrypoint(entry.entrypoint)
         name = _full_name(entry)
         names.add(name)
         current = existing.get(name)
@@ -155,7 +155,7 @@ async def read_deployments(client: "PrefectClient") -> "dict[str, DeploymentResp
     return {f"{flows[item.flow_id]}/{item.name}": item for item in await read_all_async(client.read_deployments)}
 
 
-def load_flow(entrypoint: str) -> "Flow[..., Any]":
+def load_entrypoint(entrypoint: str) -> "Flow[..., Any]":
     """Import a flow by `module.function`.
 
     Raises:

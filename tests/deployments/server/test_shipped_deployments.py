@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from deployments.cli.flow_catalogue import PREFECT_YAML
-from deployments.server.apply import load_flow
+from deployments.server.apply import load_entrypoint
 from deployments.server.deploy import SERVER_FILE
 from deployments.server.deployment_files import ConcurrencyEntry, DeploymentEntry, read_project, read_server
 from deployments.server.work_pools import check_queues
@@ -17,7 +17,7 @@ from infra.settings import PROJECT, Settings
 
 ENTRIES = read_project(PREFECT_YAML)
 SERVER = read_server(SERVER_FILE)
-NAMES = [f"{load_flow(item.entrypoint).name}/{item.name}" for item in ENTRIES]
+NAMES = [f"{load_entrypoint(item.entrypoint).name}/{item.name}" for item in ENTRIES]
 COMMANDS_MD = (PROJECT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
