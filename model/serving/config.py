@@ -1,4 +1,4 @@
-"""What one scoring process needs to know; it comes as JSON on stdin, so no key is in an argument or the environment."""
+"""The configuration of one scoring process; it comes as JSON on stdin: no key is in an argument or the environment."""
 
 from pathlib import Path
 from typing import Literal, Self

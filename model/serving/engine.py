@@ -1,12 +1,11 @@
 """Bytes of images in, probabilities out: a pool of threads that decode and run the network."""
 
 import asyncio
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ Probabilities = NDArray[np.float32]
 
 
 class Scored(NamedTuple):
-    """What became of one image, and how many seconds each step took."""
+    """The outcome of one image, and how many seconds each step took."""
 
     outcome: Probabilities | ImageRejected
     decoding: float
@@ -63,29 +62,24 @@ class Engine:
         """Images that wait or are being scored."""
         return self._admitted
 
-    @contextmanager
-    def admission(self, images: int) -> Iterator[None]:
-        """Room for so many images.
+    async def score(self, images: Sequence[bytes]) -> list[Scored]:
+        """Probabilities of each image in label order, or why it was rejected.
 
         Raises:
-            Refusal: There is none; waiting would only make every answer late.
+            Refusal: There is no room for so many images; waiting would only make every answer late.
         """
-        if self._admitted and self._admitted + images > self._waiting_images:
+        if self._admitted and self._admitted + len(images) > self._waiting_images:
             raise Refusal(
                 "overloaded",
                 f"{self._admitted} images wait already; the limit is {self._waiting_images}.",
                 headers={"Retry-After": "1"},
             )
-        self._admitted += images
-        try:
-            yield
-        finally:
-            self._admitted -= images
-
-    async def score(self, images: Sequence[bytes]) -> list[Scored]:
-        """Probabilities of each image in label order, or why it was rejected."""
         loop = asyncio.get_running_loop()
-        return list(await asyncio.gather(*(loop.run_in_executor(self._pool, self._score, data) for data in images)))
+        self._admitted += len(images)
+        try:
+            return list(await asyncio.gather(*(loop.run_in_executor(self._pool, self._score, data) for data in images)))
+        finally:
+            self._admitted -= len(images)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -120,7 +114,7 @@ class Engine:
 
     def _warm_up(self) -> None:
         size = self.bundle.preprocessing.size
-        with contextlib.suppress(ImageRejected):
+        with suppress(ImageRejected):
             decode(b"?", self.bundle.preprocessing)  # loads every format's decoder
         blank = np.zeros((1, size, size, 3), dtype=np.uint8)
         try:

@@ -29,14 +29,14 @@ class Handover:
         self._protocol = protocol
         self._has_room = has_room
         self._loop = asyncio.get_running_loop()
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         channel.setblocking(False)
         self._loop.add_reader(channel, self._receive)
 
     @property
-    def adopting(self) -> int:
+    def pending(self) -> int:
         """Connections that were received and have no protocol yet."""
-        return len(self._adopting)
+        return len(self._tasks)
 
     def close(self) -> None:
         self._loop.remove_reader(self._channel)
@@ -57,18 +57,18 @@ class Handover:
                 self._loop.remove_reader(self._channel)
                 return
             for descriptor in descriptors:
-                self._adopt(socket.socket(fileno=descriptor))
+                self._take(socket.socket(fileno=descriptor))
 
     def _resume(self) -> None:
         if self._channel.fileno() >= 0:
             self._loop.add_reader(self._channel, self._receive)
 
-    def _adopt(self, connection: socket.socket) -> None:
+    def _take(self, connection: socket.socket) -> None:
         self._channel.send(ACKNOWLEDGEMENT)
         connection.setblocking(False)
         task = self._loop.create_task(self._serve(connection))
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, connection: socket.socket) -> None:
         try:

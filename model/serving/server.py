@@ -1,4 +1,4 @@
-"""One scoring process: from its config to its orderly end."""
+"""The server of one scoring process: from its config to its orderly end."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,12 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
+import uvloop
 from pydantic import SecretStr
 
 from model.bundle.read import open_bundle
@@ -19,26 +21,28 @@ from model.errors import ModelError
 from model.serving.certificate import Certificate
 from model.serving.config import ServingConfig
 from model.serving.handover import Handover
+from model.serving.http.app import create_app
 from model.serving.http.protocol import ScoringProtocol
 from model.serving.observe.logs import log_as_json
-from model.serving.service import ScoringService, create_app
+from model.serving.service import ScoringService
 
 EXIT_CANNOT_LISTEN: Final = 21
 SPARE_DESCRIPTORS: Final = 64
 STOP_SECONDS: Final = 8
+MAX_DESCRIPTORS: Final = 65536
 
 log = logging.getLogger("serving")
 
 
 class ScoringServer(uvicorn.Server):
-    """uvicorn's server, which also takes over connections and is commanded by its supervisor."""
+    """uvicorn's server, which also receives connections and commands from its supervisor."""
 
     def __init__(self, service: ScoringService, certificate: Certificate | None) -> None:
         config = service.config
         super().__init__(
             uvicorn.Config(
-                service,
-                http=_protocol(config),
+                create_app(service),
+                http=partial(ScoringProtocol, header_seconds=config.upload_seconds),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -75,15 +79,15 @@ class ScoringServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._drained()
 
-    def obey(self, command: dict[str, Any]) -> None:
-        """Do what the supervisor says: `retire`, `resume`, `drain` or `keys`."""
+    def execute(self, command: dict[str, Any]) -> None:
+        """Execute a command of the supervisor: `retire`, `resume`, `drain` or `keys`."""
         match command["do"]:
             case "retire":
-                self._service.envelope.retired = True
+                self._service.retired = True
             case "resume":
-                self._service.envelope.retired = False
+                self._service.retired = False
             case "drain":
-                self._service.envelope.retired = True
+                self._service.retired = True
                 self._service.draining = True
             case "keys":
                 self._service.keys.replace(SecretStr(key) for key in command["keys"])
@@ -102,8 +106,8 @@ class ScoringServer(uvicorn.Server):
         yield
 
     def _drained(self) -> bool:
-        waiting = self._handover.adopting if self._handover else 0
-        return self._service.draining and not self.server_state.connections and not waiting
+        pending = self._handover.pending if self._handover else 0
+        return self._service.draining and not self.server_state.connections and not pending
 
     def _has_room(self) -> bool:
         return len(self.server_state.connections) < self._max_connections
@@ -122,7 +126,7 @@ def serve(config: ServingConfig, *, supervised: bool = False) -> int:
     log_as_json(config.log_level)
     try:
         certificate = Certificate(config.certificate) if config.certificate else None
-        service = create_app(open_bundle(config.bundle, digest=config.digest), config)
+        service = ScoringService(open_bundle(config.bundle, digest=config.digest), config)
         listener = _listen(config)
     except ModelError as error:
         return _give_up(type(error).__name__, str(error), error.next_step, error.exit_code, supervised=supervised)
@@ -130,7 +134,7 @@ def serve(config: ServingConfig, *, supervised: bool = False) -> int:
         message = f"Can't listen on {config.host}:{config.port}: {error.strerror}."
         return _give_up("PortInUse", message, "Choose another port.", EXIT_CANNOT_LISTEN, supervised=supervised)
     server = ScoringServer(service, certificate)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(server, listener, supervised=supervised))
     service.close()
     return 0
@@ -145,7 +149,7 @@ async def _run(server: ScoringServer, listener: socket.socket, *, supervised: bo
     port = listener.getsockname()[1]
     log.info("Listening.", extra={"fields": {"port": port, **server.model_fields}})
     if supervised:
-        _tell({"event": "ready", "port": port})
+        _report({"event": "ready", "port": port})
     await serving
 
 
@@ -155,7 +159,7 @@ async def _follow(server: ScoringServer) -> None:
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        server.obey(json.loads(line))
+        server.execute(json.loads(line))
 
 
 def _listen(config: ServingConfig) -> socket.socket:
@@ -172,38 +176,26 @@ def _listen(config: ServingConfig) -> socket.socket:
     return listener
 
 
-def _protocol(config: ServingConfig) -> type[ScoringProtocol]:
-    class Protocol(ScoringProtocol):
-        header_seconds = config.upload_seconds
-
-    return Protocol
-
-
 def _raise_descriptor_limit() -> int:
     """As many open connections as the system allows this user; answers the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return soft if soft != resource.RLIM_INFINITY else wanted
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # macOS allows less than it says
-        return soft
-    return wanted
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    import uvloop
-
-    return uvloop.new_event_loop
+    limit = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY:
+        return limit
+    if soft < limit:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (OSError, ValueError):  # macOS allows less than it says
+            return soft
+    return max(soft, limit)
 
 
 def _give_up(error: str, message: str, next_step: str, code: int, *, supervised: bool) -> int:
     log.error(message, extra={"fields": {"error": error, "next_step": next_step, "exit_code": code}})
     if supervised:
-        _tell({"event": "failed", "error": error, "message": message})
+        _report({"event": "failed", "error": error, "message": message})
     return code
 
 
-def _tell(event: dict[str, Any]) -> None:
+def _report(event: dict[str, Any]) -> None:
     print(json.dumps(event), flush=True)

@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded in bytes and time, and never left half-read behind an answer."""
+"""A request's body: read within limits of bytes and time, and to its end before the connection is used again."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ class Buffered:
     used: int = 0
 
 
-class ClientLeft(Exception):
+class ClientDisconnected(Exception):
     """The client closed the connection before its request was complete; nobody waits for an answer."""
 
 
@@ -40,7 +40,7 @@ class Body:
         self._buffered = buffered
         self._deadline = time.monotonic() + seconds
         self._seconds = seconds
-        self._held = 0
+        self._reserved = 0
         self._late = False
         self._expects_continue = headers.get("expect", "").lower() == "100-continue"
         length = headers.get("content-length", "")
@@ -52,7 +52,7 @@ class Body:
 
         Raises:
             Refusal: It is larger than `limit` bytes, too slow, or the process holds too many bytes already.
-            ClientLeft: The connection ended.
+            ClientDisconnected: The connection ended.
         """
         if self.declared is not None and self.declared > limit:
             raise _too_large(limit)
@@ -62,7 +62,7 @@ class Body:
             received += len(chunk)
             if received > limit:
                 raise _too_large(limit)
-            self._hold(len(chunk))
+            self._reserve(len(chunk))
             yield chunk
 
     async def read(self, limit: int) -> bytes:
@@ -70,30 +70,30 @@ class Body:
         return b"".join([chunk async for chunk in self.chunks(limit)])
 
     async def settle(self) -> bool:
-        """Before an answer: read and forget what is left; whether the connection can be used again."""
+        """Before an answer: read and discard the rest; whether the connection can be used again."""
         if self.finished:
             return True
         if self._late or self._expects_continue or (self.declared or 0) > DRAINED_BYTES:
             return False
-        return await self._forget(DRAIN_SECONDS, DRAINED_BYTES)
+        return await self._discard(DRAIN_SECONDS, DRAINED_BYTES)
 
     async def linger(self) -> None:
         """After an answer that closes the connection: give the client time to stop sending and read it."""
-        await self._forget(LINGER_SECONDS, None)
+        await self._discard(LINGER_SECONDS, None)
 
     def release(self) -> None:
-        self._buffered.used -= self._held
-        self._held = 0
+        self._buffered.used -= self._reserved
+        self._reserved = 0
 
-    async def _forget(self, seconds: float, limit: int | None) -> bool:
+    async def _discard(self, seconds: float, limit: int | None) -> bool:
         deadline = time.monotonic() + seconds
-        seen = 0
+        received = 0
         try:
             while not self.finished:
-                seen += len(await self._next(deadline))
-                if limit is not None and seen > limit:
+                received += len(await self._next(deadline))
+                if limit is not None and received > limit:
                     return False
-        except (Refusal, ClientLeft):
+        except (Refusal, ClientDisconnected):
             return False
         return True
 
@@ -105,12 +105,12 @@ class Body:
             self._late = True
             raise Refusal("slow-upload", f"The body was not complete after {self._seconds:g} seconds.") from error
         if message["type"] == "http.disconnect":
-            raise ClientLeft
+            raise ClientDisconnected
         self.finished = not message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
         return chunk
 
-    def _hold(self, size: int) -> None:
+    def _reserve(self, size: int) -> None:
         if self._buffered.used + size > self._buffered.limit:
             raise Refusal(
                 "overloaded",
@@ -119,7 +119,7 @@ class Body:
                 headers={"Retry-After": "1"},
             )
         self._buffered.used += size
-        self._held += size
+        self._reserved += size
 
 
 def _too_large(limit: int) -> Refusal:

@@ -1,4 +1,4 @@
-"""From a request to the images it holds."""
+"""The images that a request holds."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +12,7 @@ from model.serving.http.problems import Refusal
 
 IMAGE_TYPES: Final = ("image/jpeg", "image/png", "image/webp")
 RAW_TYPES: Final = (*IMAGE_TYPES, "image/jpg", "application/octet-stream")
-"""`image/jpg` is a common mistake, and clients that know no better send octet-stream: the bytes decide."""
+"""`image/jpg` is a common mistake, and many clients send octet-stream: the bytes decide."""
 FORM_TYPE: Final = "multipart/form-data"
 FORM_OVERHEAD: Final = 64 * 1024
 MAX_NAME: Final = 200
@@ -104,6 +104,6 @@ def _empty() -> Refusal:
 
 
 def _wrong_type(headers: Headers, accepted: tuple[str, ...]) -> Refusal:
-    given = headers.get("content-type")
-    said = f"The content type is {given[:100]!r}" if given else "The request names no content type"
-    return Refusal("wrong-content-type", f"{said}; {', '.join(accepted)} are accepted.")
+    name = headers.get("content-type")
+    problem = f"The content type is {name[:100]!r}" if name else "The request names no content type"
+    return Refusal("wrong-content-type", f"{problem}; {', '.join(accepted)} are accepted.")

@@ -1,4 +1,4 @@
-"""Who may ask: bearer keys, compared in constant time."""
+"""Bearer keys, compared in constant time."""
 
 import hashlib
 import hmac
@@ -25,12 +25,12 @@ class Keys:
 
     def check(self, authorization: str | None) -> None:
         """Raises: Refusal, where the header holds no valid key."""
-        scheme, _, given = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not given.strip():
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
             raise _refusal("The request has no header `Authorization: Bearer KEY`.", "")
-        asked = _hash(given.strip())
+        digest = _hash(key.strip())
         # Every key is compared, so that the time tells nothing about which one came close.
-        if not any([hmac.compare_digest(asked, valid) for valid in self._hashes]):  # noqa: C419
+        if not any([hmac.compare_digest(digest, valid) for valid in self._hashes]):  # noqa: C419
             raise _refusal("The key is not valid here.", ', error="invalid_token"')
 
 

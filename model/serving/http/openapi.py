@@ -6,6 +6,7 @@ from model.serving.http.images_of_request import FORM_TYPE, IMAGE_TYPES
 from model.serving.http.problems import KINDS, MEDIA_TYPE, Problem
 
 SECURITY_SCHEME: Final = "key"
+SECURED: Final[dict[str, Any]] = {"security": [{SECURITY_SCHEME: []}]}
 BINARY: Final[dict[str, Any]] = {"type": "string", "format": "binary"}
 REQUEST_ID: Final[dict[str, Any]] = {
     "X-Request-ID": {"description": "The request's id, given or made.", "schema": {"type": "string"}}
@@ -76,10 +77,7 @@ def complete(schema: dict[str, Any], platform: str = "") -> dict[str, Any]:
 
 
 def _body(content: dict[str, Any], description: str) -> dict[str, Any]:
-    return {
-        "requestBody": {"required": True, "description": description, "content": content},
-        "security": [{SECURITY_SCHEME: []}],
-    }
+    return {"requestBody": {"required": True, "description": description, "content": content}, **SECURED}
 
 
 def _headers(kind: str) -> dict[str, Any]:

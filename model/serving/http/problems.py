@@ -1,13 +1,12 @@
-"""Every refusal the service can answer, as a problem document (RFC 9457) with a next step."""
+"""Every refusal of the service: a problem document (RFC 9457) with a next step."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from model.errors import ImageRejected
 
@@ -133,11 +132,6 @@ class Refusal(Exception):
             request_id=request_id,
         )
 
-    def response(self, request_id: str) -> Response:
+    def response(self, request_id: str) -> JSONResponse:
         problem = self.problem(request_id)
-        return Response(
-            json.dumps(problem.model_dump(), ensure_ascii=False),
-            status_code=problem.status,
-            headers=self.headers,
-            media_type=MEDIA_TYPE,
-        )
+        return JSONResponse(problem.model_dump(), problem.status, self.headers, MEDIA_TYPE)

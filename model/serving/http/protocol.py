@@ -1,12 +1,11 @@
-"""uvicorn's HTTP protocol with what the open air needs: limits on headers, and problems as answers to noise."""
+"""Header limits, and RFC 9457 answers to malformed requests."""
 
 import asyncio
-import json
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from model.serving.http.problems import MEDIA_TYPE, Refusal
+from model.serving.http.problems import Refusal
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 
@@ -18,13 +17,12 @@ class HeadersTooLarge(Exception):
 class ScoringProtocol(HttpToolsProtocol):
     """A connection on which a request's headers must be complete in time and of a bounded size.
 
-    The time of the first request counts from the start of the connection as that of an idle one does.
+    A connection that sends nothing is closed as an idle one is: `timeout_keep_alive` counts from its start.
     """
 
-    header_seconds: float = 30.0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, header_seconds: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._header_seconds = header_seconds
         self._header_bytes = 0
         self._header_timer: asyncio.TimerHandle | None = None
 
@@ -39,7 +37,7 @@ class ScoringProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._header_bytes = 0
         self._stop_header_timer()
-        self._header_timer = self.loop.call_later(self.header_seconds, self._headers_are_late)
+        self._header_timer = self.loop.call_later(self._header_seconds, self._headers_are_late)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -65,14 +63,14 @@ class ScoringProtocol(HttpToolsProtocol):
     def _headers_are_late(self) -> None:
         if not self.transport.is_closing():
             self._refuse(
-                Refusal("slow-upload", f"The headers were not complete after {self.header_seconds:g} seconds.")
+                Refusal("slow-upload", f"The headers were not complete after {self._header_seconds:g} seconds.")
             )
 
     def _refuse(self, refusal: Refusal) -> None:
-        problem = refusal.problem("")
-        body = json.dumps(problem.model_dump()).encode()
-        head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[problem.status] + head.encode() + body)
+        answer = refusal.response("")
+        answer.headers["connection"] = "close"
+        head = b"".join(b"%b: %b\r\n" % header for header in answer.raw_headers)
+        self.transport.write(STATUS_LINE[answer.status_code] + head + b"\r\n" + answer.body)
         self.transport.close()
 
     def _count(self, *parts: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What the service answers."""
+"""The answers of the scoring API."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,7 +51,7 @@ class BatchAnswer(Answer):
 
 
 class ModelAnswer(ServedModel):
-    """The live model and what it can say."""
+    """The live model and its labels."""
 
     labels: list[str]
     correlation_id: str = Field(description="Of the run that released this version here; empty if there was none.")

@@ -1,4 +1,4 @@
-"""Who watches a request besides its log line and its metrics: tracing and sampled records. Neither may disturb it."""
+"""Tracing and sampled records of requests. Neither may disturb a request."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from model.serving.config import ServingConfig
 from model.serving.http.exchange import Exchange
 from model.serving.http.schemas import ServedModel
-from model.serving.observe.records import Records, answered, refused
+from model.serving.observe.records import Records, prediction_fields, problem_fields
 from model.serving.observe.tracing import NOT_TRACED, Tracing, set_up_tracing, trace_id_of
 
 NO_STORE: Final = "no-store"
@@ -32,36 +32,38 @@ class Observers:
         """Records that could not be kept."""
         return self._records.dropped if self._records else 0
 
-    def begin(self, exchange: Exchange, method: str, path: str, headers: Headers) -> None:
+    def begin(self, exchange: Exchange, headers: Headers) -> None:
         exchange.trace_id = trace_id_of(headers)
-        if self._tracing and path not in NOT_TRACED:
-            exchange.span = self._tracing.begin(method, path, headers)
+        if self._tracing and exchange.path not in NOT_TRACED:
+            exchange.span = self._tracing.begin(exchange.method, exchange.path, headers)
             exchange.trace_id = f"{exchange.span.get_span_context().trace_id:032x}"
-        if self._records and path.startswith("/score") and self._records.sampled():
+        if self._records and exchange.path.startswith("/score") and self._records.sampled():
             exchange.samples = []
             exchange.storable = NO_STORE not in headers.get("cache-control", "").lower()
 
     def scored(self, exchange: Exchange, image: bytes, answer: Sequence[Mapping[str, Any]] | str) -> None:
-        """One image has its answer: its predictions, or the kind of its problem."""
+        """Note the answer to one image: its predictions, or the kind of its problem."""
         if exchange.samples is not None:
-            exchange.samples.append((image, refused(answer) if isinstance(answer, str) else answered(answer)))
+            exchange.samples.append(
+                (image, problem_fields(answer) if isinstance(answer, str) else prediction_fields(answer))
+            )
 
-    def end(self, exchange: Exchange, status: int, seconds: float) -> None:
+    def end(self, exchange: Exchange, seconds: float) -> None:
         if self._tracing and exchange.span:
-            self._tracing.end(exchange.span, status, {"request_id": exchange.request_id, **exchange.notes})
+            self._tracing.end(exchange.span, exchange.status, {"request_id": exchange.request_id, **exchange.notes})
         for index, (image, fields) in enumerate(exchange.samples or ()):
             assert self._records is not None
             request = {"request_id": exchange.request_id, "image": index, "trace_id": exchange.trace_id}
-            answer = {"status": status, "latency_ms": round(seconds * 1000, 2), "problem": None, **fields}
+            answer = {"status": exchange.status, "latency_ms": round(seconds * 1000, 2), "problem": None, **fields}
             self._records.keep(image, {**request, **answer}, storable=exchange.storable)
 
     def ids(self, exchange: Exchange) -> dict[str, str]:
-        """What ties a log line to a trace and to the run that released the model."""
+        """The ids that tie a log line to a trace and to the run that released the model."""
         ids = {"trace_id": exchange.trace_id, "correlation_id": self.correlation_id}
         return {name: value for name, value in ids.items() if value}
 
     def close(self) -> None:
-        """Keep what was observed, within a few seconds."""
+        """Write and send what was observed, within a few seconds."""
         if self._records:
             self._records.close()
         if self._tracing:

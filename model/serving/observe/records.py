@@ -1,13 +1,12 @@
-"""Sampled scoring records: what was answered to a share of the requests, for the data lake. Never the image.
+"""Sampled scoring records: the answers to a share of the requests, for the data lake. Never the image.
 
-Where an environment asks for it, the newest of their images are kept beside them (`KeptImages`), for a while.
+Where an environment asks for it, the newest of their images are kept beside them for a while (`ImageSpool`).
 
 A thread of its own writes them, as JSON lines in segments: NAME.jsonl.part while it is written, NAME.jsonl once it is
 finished and will not change any more. Whoever collects segments removes them.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -18,13 +17,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from model.data.decoding import open_image
 from model.errors import ImageRejected
-from model.serving.observe.kept_images import KeptImages
+from model.files import try_lock
+from model.serving.observe.image_spool import ImageSpool
 
 MEBIBYTE: Final = 1024 * 1024
 QUEUED_RECORDS: Final = 256
@@ -45,7 +46,7 @@ class Records:
         environment: Leads the names of the segments.
         rate: Share of the requests that are recorded.
         facts: Fields of every record.
-        limit: Bytes that the segments of an environment may take on disk; beyond, the oldest go.
+        limit: Bytes that the segments of an environment may take on disk; beyond, the oldest are removed.
         seconds: After so long, a segment that holds anything is finished.
         images: So many of the newest scored images are kept.
     """
@@ -65,12 +66,12 @@ class Records:
         self._rate = rate
         self._facts = dict(facts)
         self._segments = _Segments(spool, environment, limit)
-        self._images = KeptImages(spool, environment, images)
+        self._images = ImageSpool(spool, environment, images)
         self._seconds = seconds
         self._queue: queue.Queue[tuple[bytes, dict[str, Any], bool] | None] = queue.Queue(QUEUED_RECORDS)
         self._queued_bytes = 0
         self._lock = threading.Lock()
-        self._complained = False
+        self._warned = False
         self._thread = threading.Thread(target=self._write_all, name="records", daemon=True)
         self._thread.start()
 
@@ -120,19 +121,19 @@ class Records:
                 self._attempt(self._segments.finish)
 
     def _write(self, image: bytes, fields: dict[str, Any], storable: bool) -> None:
-        about = describe(image)
-        if not self._attempt(lambda: self._segments.append({**fields, **about})):
+        facts = describe(image)
+        if not self._attempt(lambda: self._segments.append({**fields, **facts})):
             self.dropped += 1
         if storable and fields.get("label") is not None:
-            self._images.keep(image, about["sha256"])
+            self._images.keep(image, facts["sha256"])
         self._release(image)
 
     def _attempt(self, work: Callable[[], None]) -> bool:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - a record is never worth a request
-            if not self._complained:
-                self._complained = True
+            if not self._warned:
+                self._warned = True
                 log.warning("Scoring records can't be written; scoring is not affected. %s", error)
             self._segments.abandon()
             return False
@@ -161,7 +162,7 @@ class _Segments:
         self._path = spool
         self._size = 0
         self._opened = 0.0
-        self._told = False
+        self._warned = False
 
     def due(self, seconds: float) -> float | None:
         """Seconds until the open segment is to be finished; None where none is open."""
@@ -179,7 +180,7 @@ class _Segments:
         try:
             _write_whole(self._file, line)
         except OSError:
-            # What is whole of it is kept, what is not doesn't pile up.
+            # Its whole lines are kept, the broken one is not.
             self.abandon()
             self.adopt_orphans()
             raise
@@ -192,10 +193,10 @@ class _Segments:
         self._path.rename(self._path.with_suffix(""))
         self.abandon()
         self.adopt_orphans()
-        self._keep_to_the_limit()
+        self._enforce_limit()
 
     def abandon(self) -> None:
-        """Let go of the open segment; as an orphan it is finished later."""
+        """Close the open segment; as an orphan it is finished later."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -203,14 +204,14 @@ class _Segments:
     def adopt_orphans(self) -> None:
         """Finish the segments of processes that were killed."""
         for path in self._spool.glob(f"{self._environment}.*{PART}"):
-            descriptor = _locked(path, os.O_RDWR)
+            descriptor = _locked(path)
             if descriptor is None:
                 continue
             try:
                 content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-                whole = content.rfind(b"\n") + 1
-                os.ftruncate(descriptor, whole)
-                if whole:
+                size = content.rfind(b"\n") + 1  # of its whole lines
+                os.ftruncate(descriptor, size)
+                if size:
                     path.rename(path.with_suffix(""))
                 else:
                     path.unlink(missing_ok=True)
@@ -222,27 +223,28 @@ class _Segments:
         while self._file is None:
             name = f"{self._environment}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}.{uuid.uuid4().hex[:12]}.jsonl{PART}"
             self._path = self._spool / name
+            self._path.touch()
             # Another process may take it for an orphan before it is locked: then the next name.
-            self._file = _locked(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self._file = _locked(self._path)
         self._size = 0
         self._opened = time.monotonic()
 
-    def _keep_to_the_limit(self) -> None:
-        finished = sorted(self._spool.glob(f"{self._environment}.*.jsonl"))
-        sizes = {path: _size(path) for path in finished}
+    def _enforce_limit(self) -> None:
+        segments = sorted(self._spool.glob(f"{self._environment}.*.jsonl"))
+        sizes = {path: _size(path) for path in segments}
         total = sum(sizes.values())
-        for path in finished[:-1]:
+        for path in segments[:-1]:
             if total <= self._limit:
                 return
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 log.warning("Nobody collects scoring records from %s: the oldest go.", self._spool)
             path.unlink(missing_ok=True)
             total -= sizes[path]
 
 
 def describe(image: bytes) -> dict[str, Any]:
-    """What a record tells of an image's bytes."""
+    """The facts of a record about an image's bytes."""
     facts: dict[str, Any] = {"sha256": hashlib.sha256(image).hexdigest(), "bytes": len(image)}
     try:
         with open_image(image) as opened:
@@ -251,13 +253,13 @@ def describe(image: bytes) -> dict[str, Any]:
         return facts | {"format": None, "width": None, "height": None}
 
 
-def answered(predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def prediction_fields(predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The fields of an image that was scored."""
     best = predictions[0]
     return {"label": best["label"], "probability": best["probability"], "predictions": list(predictions[:TOP])}
 
 
-def refused(kind: str) -> dict[str, Any]:
+def problem_fields(kind: str) -> dict[str, Any]:
     """The fields of an image that got a problem of this kind."""
     return {"label": None, "probability": None, "predictions": [], "problem": kind}
 
@@ -267,19 +269,15 @@ def _write_whole(descriptor: int, line: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _locked(path: Path, flags: int) -> int | None:
-    """The open file, locked until it is closed; None where another process has it, or it is gone."""
-    try:
-        descriptor = os.open(path, flags, 0o644)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+def _locked(path: Path) -> int | None:
+    """The open file, locked until it is closed; None where another process has it, or has finished it."""
+    descriptor = None
+    with suppress(FileNotFoundError):
+        descriptor = try_lock(path)
+        if descriptor is None or path.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(descriptor)
+    if descriptor is not None:
+        os.close(descriptor)
     return None
 
 

@@ -1,4 +1,4 @@
-"""A span for each request by OpenTelemetry, sent where its standard variables say; where they don't, none is made.
+"""A span for each request by OpenTelemetry, sent where its standard variables say; without them there are none.
 
 Exporters are found by their entry points, so that no cloud is known here. OTEL_TRACES_SAMPLER says how many requests
 are traced; a client's own `traceparent` is continued.
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "ahc-scoring"
 NOT_TRACED: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
-"""What probes and scrapers ask every few seconds."""
+"""Probes and scrapers ask these every few seconds."""
 EXPORTERS: Final = {"otlp": "otlp_proto_http"}
 """Short names of the standard -> entry points that we bring."""
 EXPORTER_LOGGERS: Final = ("opentelemetry", "azure")
-"""What they say with every batch is said once by us."""
+"""They log each failed batch; `_exporter` logs the first."""
 FLUSH_SECONDS: Final = 2.0
 TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
@@ -62,22 +62,22 @@ class Tracing:
         from opentelemetry.trace import StatusCode
 
         if request.is_recording():
-            said = {f"ahc.{name}": value for name, value in notes.items()}
-            request.set_attributes({"http.response.status_code": status, **said})
+            attributes = {f"ahc.{name}": value for name, value in notes.items()}
+            request.set_attributes({"http.response.status_code": status, **attributes})
             if status >= 500:
                 request.set_status(StatusCode.ERROR, str(notes.get("problem", "")))
         request.end()
 
     def close(self) -> None:
-        """Send what is left; a sink that doesn't take it keeps nobody waiting."""
+        """Send the last spans, within FLUSH_SECONDS."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         ending.join(FLUSH_SECONDS)
 
 
 def set_up_tracing(facts: Mapping[str, str | int]) -> Tracing | None:
-    """Tracing as OTEL_TRACES_EXPORTER says; None where it says nothing or `none`."""
-    names = _named_exporters()
+    """Tracing as OTEL_TRACES_EXPORTER says; None where it is empty or `none`."""
+    names = _exporter_names()
     if not names:
         return None
     try:
@@ -100,8 +100,8 @@ def set_up_tracing(facts: Mapping[str, str | int]) -> Tracing | None:
 
 def trace_id_of(headers: "Headers") -> str:
     """The trace that the client says its request is a part of; empty where it says nothing that can be read."""
-    found = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return found[1] if found else ""
+    match = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return match[1] if match else ""
 
 
 def bucket(probability: float) -> str:
@@ -111,36 +111,36 @@ def bucket(probability: float) -> str:
     return f"{bounds[upper - 1]:g}-{bounds[upper]:g}"
 
 
-def _named_exporters() -> Sequence[str]:
+def _exporter_names() -> Sequence[str]:
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return ()
-    named = [item.strip() for item in os.environ.get("OTEL_TRACES_EXPORTER", "").split(",")]
-    return [EXPORTERS.get(name, name) for name in named if name and name.lower() != "none"]
+    names = [item.strip() for item in os.environ.get("OTEL_TRACES_EXPORTER", "").split(",")]
+    return [EXPORTERS.get(name, name) for name in names if name and name.lower() != "none"]
 
 
 def _exporter(name: str) -> "SpanExporter":
-    """The exporter of this name; one that fails is told once, not with every batch."""
+    """The exporter of this name; a failure is logged once, not with every batch."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-    found = next(iter(entry_points(group="opentelemetry_traces_exporter", name=name)), None)
-    if found is None:
+    entry = next(iter(entry_points(group="opentelemetry_traces_exporter", name=name)), None)
+    if entry is None:
         raise LookupError(f"OTEL_TRACES_EXPORTER names `{name}`, and no installed package brings it.")
-    inner: SpanExporter = found.load()()
+    inner: SpanExporter = entry.load()()
 
-    class Telling(SpanExporter):
-        told = False
+    class WarningExporter(SpanExporter):
+        warned = False
 
         def export(self, spans: "Sequence[ReadableSpan]") -> SpanExportResult:
             try:
                 result = inner.export(spans)
             except Exception:  # noqa: BLE001 - scoring goes on, whatever it is
                 result = SpanExportResult.FAILURE
-            if result is not SpanExportResult.SUCCESS and not self.told:
-                self.told = True
+            if result is not SpanExportResult.SUCCESS and not self.warned:
+                self.warned = True
                 log.warning("Telemetry can't be sent by %s now; scoring is not affected.", name)
             return result
 
         def shutdown(self) -> None:
             inner.shutdown()
 
-    return Telling()
+    return WarningExporter()

@@ -12,7 +12,7 @@ from infra.azure.inside_container.ship_records import keep_newest, ship_images, 
 from infra.azure.storage.blobs import blob_service
 from infra.backend import records_store
 from infra.releases.sampled_images import newest_images, read_image
-from model.serving.observe.kept_images import KeptImages
+from model.serving.observe.image_spool import ImageSpool
 from tasks.release.shadow import _fetch
 from tasks.release.targets import environment_file
 from tests.conftest import free_ports
@@ -35,7 +35,7 @@ def name(number):
 
 def keep(spool, *numbers, environment="test"):
     for number in numbers:
-        KeptImages(spool, environment, 100).keep(photo(number), name(number))
+        ImageSpool(spool, environment, 100).keep(photo(number), name(number))
 
 
 def container():

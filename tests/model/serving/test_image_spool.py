@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from model.serving.observe.kept_images import IMAGE_BYTES, KeptImages
+from model.serving.observe.image_spool import IMAGE_BYTES, ImageSpool
 from tests.model.serving.conftest import serving
 from tests.model.serving.test_records import config, lines, score
 from tests.support.bundles import colour_image
@@ -116,16 +116,15 @@ def test_a_disk_that_takes_no_image_costs_no_request_and_no_record(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="takes a disk that is always full")
 def test_a_disk_that_is_full_leaves_nothing_half_written(tmp_path, monkeypatch, caplog):
-    images = KeptImages(tmp_path, "test", 3)
+    images = ImageSpool(tmp_path, "test", 3)
     images.keep(photo(1), name(photo(1)))
 
-    def full(path, data):
-        path.touch()
+    def full(descriptor):
         with Path("/dev/full").open("wb", buffering=0) as file:
-            return file.write(data)
+            file.write(b"x")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "fsync", full)
         images.keep(photo(2), name(photo(2)))
         images.keep(photo(3), name(photo(3)))
     assert list(kept(tmp_path)) == [name(photo(1))]
@@ -155,12 +154,12 @@ def test_killed_while_it_writes_it_leaves_whole_images_and_no_draft_for_long(tmp
 def test_the_images_of_other_environments_stay(tmp_path):
     for environment in ("test", "acceptance"):
         for number in range(3):
-            KeptImages(tmp_path, environment, 2).keep(photo(number), name(photo(number)))
+            ImageSpool(tmp_path, environment, 2).keep(photo(number), name(photo(number)))
     assert [len(kept(tmp_path, environment)) for environment in ("test", "acceptance")] == [2, 2]
-    KeptImages(tmp_path, "test", 0).trim()
+    ImageSpool(tmp_path, "test", 0).trim()
     assert [len(kept(tmp_path, environment)) for environment in ("test", "acceptance")] == [0, 2]
 
 
 def test_nobody_else_on_the_machine_can_look_at_the_images(tmp_path):
-    KeptImages(tmp_path, "test", 2).keep(photo(1), name(photo(1)))
+    ImageSpool(tmp_path, "test", 2).keep(photo(1), name(photo(1)))
     assert (tmp_path / "images" / "test").stat().st_mode & 0o077 == 0

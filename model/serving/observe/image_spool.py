@@ -1,17 +1,18 @@
 """The newest images of sampled requests, on which a later version is compared with the one that serves.
 
-They are files of a folder, named by their sha256, that the processes of one environment share. A reader sees a file
-whole or not at all; after a loss of power its name tells whether it is.
+They are files of a folder, named by their sha256, that the processes of one environment share.
 """
 
 import logging
 import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from model.files import write_whole
 
 MEBIBYTE: Final = 1024 * 1024
 IMAGES: Final = "images"
@@ -24,49 +25,44 @@ NAME: Final = re.compile("[0-9a-f]{64}")
 log = logging.getLogger("serving")
 
 
-class KeptImages:
+class ImageSpool:
     """The images of an environment in a spool.
 
     Args:
         spool: Folder of the records; made where it is missing.
         environment: Whose images.
-        limit: So many are kept; beyond, the oldest go. With 0, none are kept, and those that are there go.
+        limit: So many are kept; beyond, the oldest are removed; with 0, all are.
     """
 
     def __init__(self, spool: Path, environment: str, limit: int) -> None:
         self._folder = spool / IMAGES / environment
         self._limit = limit
-        self._complained = False
+        self._warned = False
 
     def keep(self, image: bytes, sha256: str) -> None:
-        """Make it the newest one; where the disk doesn't take it, it is lost, and that is told once."""
+        """Make it the newest one; where the disk doesn't take it, it is lost, and that is logged once."""
         if self._limit and len(image) <= IMAGE_BYTES:
             self._attempt(lambda: self._write(image, sha256))
             self.trim()
 
     def trim(self) -> None:
-        """Remove the oldest beyond the limit, and what killed processes left half-written."""
+        """Remove the oldest beyond the limit, and the drafts of killed processes."""
         self._attempt(self._remove)
 
     def _attempt(self, work: Callable[[], None]) -> None:
         try:
             work()
         except OSError as error:
-            if not self._complained:
-                self._complained = True
+            if not self._warned:
+                self._warned = True
                 log.warning("Images of scoring records can't be kept; scoring is not affected. %s", error)
 
     def _write(self, image: bytes, sha256: str) -> None:
-        # What people photograph is not for every user of the machine.
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = self._folder / f".{uuid.uuid4().hex}"
-        try:
-            draft.write_bytes(image)
-            now = time.time_ns()  # the file system's own clock is too coarse to order a burst
-            os.utime(draft, ns=(now, now))
-            draft.replace(self._folder / sha256)
-        finally:
-            draft.unlink(missing_ok=True)
+        path = self._folder / sha256
+        write_whole(path, image, mode=0o600)  # photographs are not for every user of the machine
+        now = time.time_ns()  # the file system's own clock is too coarse to order a burst
+        with suppress(FileNotFoundError):  # newer ones took its place
+            os.utime(path, ns=(now, now))
 
     def _remove(self) -> None:
         images: list[tuple[int, Path]] = []
