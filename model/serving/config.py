@@ -1,5 +1,6 @@
 """The configuration of one scoring process; it comes as JSON on stdin: no key is in an argument or the environment."""
 
+import json
 from pathlib import Path
 from typing import Literal, Self
 
@@ -59,6 +60,11 @@ class ServingConfig(Frozen):
     )
     segment_seconds: float = Field(default=300, gt=0, description="A file of records is finished after so long.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    def to_json(self) -> str:
+        """With the keys in the clear: for the pipe to the scoring process only."""
+        content = self.model_dump(mode="json")
+        return json.dumps({**content, "keys": [key.get_secret_value() for key in self.keys]})
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:

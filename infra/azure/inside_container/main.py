@@ -19,16 +19,20 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from infra.azure.endpoint.container_settings import ContainerConfig
-from infra.azure.inside_container.secrets import Followed, follow, read_certificate, read_keys, write_certificate
-from infra.azure.inside_container.serving_process import ServingProcess
+from infra.azure.inside_container.secrets import VaultValue, follow, read_certificate, read_keys, write_certificate
 from infra.azure.inside_container.ship_records import ship_records
 from infra.azure.inside_container.start import Needed, prepare, sign_in_as
 from infra.errors import PlatformError
 from infra.runs.telemetry import scoring_variables
-from model.serving.observe.logs import JsonFormatter
+from infra.version import platform
+from model.serving.config import ServingConfig
+from model.serving.observe.logs import log_as_json
+from model.serving.process import ScoringProcess, spawn
 
 T = TypeVar("T")
 
+KILLED: Final = 128
+"""A shell adds it to the number of the signal that ended a process."""
 LAST_UPLOAD_SECONDS: Final = 3.0
 """For the records of the last requests, before the platform's patience with a container that is to end is over."""
 
@@ -36,7 +40,7 @@ log = logging.getLogger("container")
 
 
 class Files(NamedTuple):
-    """What the container writes for its scoring process, in its temporary folder: all else may be read-only."""
+    """Files for the scoring process in the temporary folder of the container: all other folders may be read-only."""
 
     spool: Path
     """A folder for sampled records."""
@@ -59,15 +63,13 @@ def main() -> int:
 
 
 def log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    log_as_json("INFO")
     for name in ("azure", "urllib3", "msal"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # their faults come as errors of ours
+        logging.getLogger(name).setLevel(logging.ERROR)  # their faults come as `PlatformError`
 
 
 def give_up(error: PlatformError) -> int:
-    """Tell why, in one line; answers the exit code."""
+    """Log why, in one line; answers the exit code."""
     fields = {"error": type(error).__name__, "next_step": error.next_step, "exit_code": error.exit_code}
     log.error("%s", error, extra={"fields": fields})
     return error.exit_code
@@ -79,17 +81,17 @@ async def run(config: ContainerConfig) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    told = asyncio.create_task(ending.wait())
+    end = asyncio.create_task(ending.wait())
     try:
         with tempfile.TemporaryDirectory(prefix="serving-") as folder:
             files = Files(spool=Path(folder, "records"), certificate=Path(folder, "tls.pem"))
-            needed = await _unless(told, asyncio.create_task(prepare(config, files.certificate)))
+            needed = await _unless(end, asyncio.create_task(prepare(config, files.certificate)))
             if needed is None:
                 log.info("Told to end before it served.")
                 return 0
             files.spool.mkdir()
             with _records_shipped(config, files.spool):
-                return await _serve(config, needed, files, told)
+                return await _serve(config, needed, files, end)
     except PlatformError as error:
         return give_up(error)
     except Exception:
@@ -123,55 +125,59 @@ def _samples(config: ContainerConfig) -> bool:
     return bool(config.records_url) and config.sample_rate > 0
 
 
-async def _serve(config: ContainerConfig, needed: Needed, files: Files, told: "asyncio.Task[Any]") -> int:
-    process = await ServingProcess.start(serving_config(config, needed.bundle, files), needed.keys)
+async def _serve(config: ContainerConfig, needed: Needed, files: Files, end: "asyncio.Task[Any]") -> int:
+    process = ScoringProcess(await spawn(serving_config(config, needed, files)))
     look = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGCHLD, reap, process.pid)
     loop.add_signal_handler(signal.SIGHUP, look.set)
-    watching = asyncio.create_task(follow(_followed(config, needed, files, process), look))
-    code = await _unless(told, asyncio.create_task(process.wait()))
+    watching = asyncio.create_task(follow(_vault_values(config, needed, files, process), look))
+    code = await _unless(end, asyncio.create_task(process.wait()))
     watching.cancel()
     if code is None:
         log.info("Told to end: what was begun is answered.")
-        return await process.drain()
+        return _shell_code(await process.stop())
+    code = _shell_code(code)
     log.error("The scoring process ended by itself.", extra={"fields": {"exit_code": code}})
     return code
 
 
-def _followed(config: ContainerConfig, needed: Needed, files: Files, process: ServingProcess) -> list[Followed[Any]]:
-    found: list[Followed[Any]] = [Followed("keys", partial(read_keys, config), needed.keys, process.accept)]
+def _shell_code(code: int) -> int:
+    return KILLED - code if code < 0 else code
+
+
+def _vault_values(config: ContainerConfig, needed: Needed, files: Files, process: ScoringProcess) -> list[Any]:
+    values: list[VaultValue[Any]] = [VaultValue("keys", partial(read_keys, config), needed.keys, process.replace_keys)]
     if needed.certificate is not None:
-        # The scoring process sees that the file is another one.
-        take = partial(write_certificate, files.certificate)
-        found.append(Followed("certificate", partial(read_certificate, config), needed.certificate, take))
-    return found
+        # The scoring process notices a changed file.
+        use = partial(write_certificate, files.certificate)
+        values.append(VaultValue("certificate", partial(read_certificate, config), needed.certificate, use))
+    return values
 
 
-def serving_config(config: ContainerConfig, bundle: Path, files: Files) -> dict[str, Any]:
-    """The JSON form of `model.serving.config.ServingConfig`, without the keys."""
-    return {
-        "bundle": str(bundle),
-        "digest": config.model_digest,
-        "name": config.model_name,
-        "version": config.model_version,
-        "host": "0.0.0.0",  # noqa: S104 - a container's own network
-        "port": config.port,
-        "threads": config.scoring_threads,
-        "environment": config.environment,
-        "correlation_id": config.correlation_id,
-        **(_sampling(config, files.spool) if _samples(config) else {}),
-        **({"certificate": str(files.certificate)} if config.certificate else {}),
-    }
+def serving_config(config: ContainerConfig, needed: Needed, files: Files) -> ServingConfig:
+    return ServingConfig(
+        bundle=needed.bundle,
+        digest=config.model_digest,
+        name=config.model_name,
+        version=config.model_version,
+        keys=needed.keys,
+        host="0.0.0.0",  # noqa: S104 - a container's own network
+        port=config.port,
+        threads=config.scoring_threads,
+        environment=config.environment,
+        platform=platform(),
+        correlation_id=config.correlation_id,
+        spool=files.spool if _samples(config) else None,
+        sample_rate=config.sample_rate,
+        sample_images=config.sample_images,
+        certificate=files.certificate if config.certificate else None,
+    )
 
 
-def _sampling(config: ContainerConfig, spool: Path) -> dict[str, Any]:
-    return {"spool": str(spool), "sample_rate": config.sample_rate, "sample_images": config.sample_images}
-
-
-async def _unless(told: "asyncio.Task[Literal[True]]", work: "asyncio.Future[T]") -> T | None:
-    """What the work answers; None where the request to end came first."""
-    first: set[asyncio.Future[Any]] = {told, work}
+async def _unless(end: "asyncio.Task[Literal[True]]", work: "asyncio.Future[T]") -> T | None:
+    """The result of the work; None where the request to end came first."""
+    first: set[asyncio.Future[Any]] = {end, work}
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     if work.done():
         return work.result()
@@ -183,12 +189,12 @@ def reap(child: int) -> None:
     """Take the exit codes of processes that fall to process 1, but not that of its own child."""
     while True:
         try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            zombie = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if ended is None or ended.si_pid == child:
+        if zombie is None or zombie.si_pid == child:
             return
-        os.waitpid(ended.si_pid, os.WNOHANG)
+        os.waitpid(zombie.si_pid, os.WNOHANG)
 
 
 if __name__ == "__main__":

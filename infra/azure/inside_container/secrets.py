@@ -1,4 +1,4 @@
-"""What a scoring container reads in the vault, at its start and again while it serves: keys, and a certificate."""
+"""The keys and the certificate of a scoring container: read in the vault at its start, and again while it serves."""
 
 import asyncio
 import logging
@@ -14,6 +14,7 @@ from infra.azure.endpoint.container_settings import ContainerConfig
 from infra.azure.storage.key_vault import read_secret
 from infra.config.environments import endpoint_key
 from infra.errors import PlatformError
+from model.files import write_whole
 
 T = TypeVar("T")
 
@@ -41,16 +42,13 @@ def read_certificate(config: ContainerConfig) -> SecretStr:
 
 
 def write_certificate(path: Path, pem: SecretStr) -> None:
-    """Put it there whole, for this user only."""
-    draft = path.with_suffix(".new")
-    draft.touch(mode=0o600)
-    draft.write_text(pem.get_secret_value(), encoding="utf-8")
-    draft.replace(path)
+    """Readable for this user only."""
+    write_whole(path, pem.get_secret_value(), mode=0o600)
 
 
 @dataclass
-class Followed(Generic[T]):
-    """Something in the vault that is used, and replaced once the vault has another value of it."""
+class VaultValue(Generic[T]):
+    """A value of the vault that is in use, and replaced once the vault has another one."""
 
     name: str
     """For the log, such as `keys`."""
@@ -61,11 +59,11 @@ class Followed(Generic[T]):
     _out_of_reach: bool = False
 
     async def look(self) -> None:
-        """Ask the vault; while it can't be asked, what is in use stays so."""
+        """Ask the vault; while it doesn't answer, the value in use stays."""
         try:
-            found = await asyncio.to_thread(self.read)
-            if found != self.value:
-                self.use(found)
+            value = await asyncio.to_thread(self.read)
+            if value != self.value:
+                self.use(value)
                 log.info("New %s from the vault.", self.name)
         except (PlatformError, OSError) as error:
             if not self._out_of_reach:
@@ -75,14 +73,14 @@ class Followed(Generic[T]):
         if self._out_of_reach:
             log.info("The %s can be read again.", self.name)
         self._out_of_reach = False
-        self.value = found
+        self.value = value
 
 
-async def follow(followed: Sequence[Followed[Any]], now: asyncio.Event) -> None:
+async def follow(values: Sequence[VaultValue[Any]], now: asyncio.Event) -> None:
     """Look for new values every LOOK_SECONDS, and whenever `now` is set."""
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(now.wait(), LOOK_SECONDS)
         now.clear()
-        for each in followed:
-            await each.look()
+        for value in values:
+            await value.look()

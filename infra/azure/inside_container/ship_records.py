@@ -7,6 +7,7 @@ of the data lake: at least once on the way, once at the end.
 
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -18,32 +19,29 @@ if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
 
+FINISHED: Final = "*.jsonl"
+EVERY_SECONDS: Final = 15.0
+
+log = logging.getLogger("ahc.records")
+
+
 def ship_images(spool: Path, container: "ContainerClient") -> int:
     """Upload the images that wait in a spool, oldest first, and remove them there; answers how many.
 
     Raises:
         AzureError: As the SDK raises it; what was not uploaded stays in the spool.
     """
-    waiting = [path for path in spool.glob(f"{IMAGES}/*/*") if NAME.fullmatch(path.name)]
-    shipped = 0
-    for path in sorted(waiting, key=_modified):
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            continue  # newer ones took its place
-        container.upload_blob(f"{INCOMING}/{path.relative_to(spool)}", content, overwrite=True)
-        path.unlink(missing_ok=True)
-        shipped += 1
-    return shipped
+    images = [path for path in spool.glob(f"{IMAGES}/*/*") if NAME.fullmatch(path.name)]
+    return _ship(spool, container, sorted(images, key=_modified))
 
 
 def keep_newest(container: "ContainerClient", environment: str, limit: int) -> None:
     """Remove the oldest uploaded images of an environment beyond so many; raises as `ship_images` does."""
     from azure.core.exceptions import ResourceNotFoundError
 
-    found = container.list_blobs(name_starts_with=f"{INCOMING}/{IMAGES}/{environment}/")
+    blobs = container.list_blobs(name_starts_with=f"{INCOMING}/{IMAGES}/{environment}/")
     images = sorted(
-        (blob for blob in found if NAME.fullmatch(blob.name.rpartition("/")[2])), key=lambda blob: blob.last_modified
+        (blob for blob in blobs if NAME.fullmatch(blob.name.rpartition("/")[2])), key=lambda blob: blob.last_modified
     )
     for blob in images[: max(0, len(images) - limit)]:
         try:
@@ -59,12 +57,6 @@ def _modified(path: Path) -> int:
         return 0
 
 
-FINISHED: Final = "*.jsonl"
-EVERY_SECONDS: Final = 15.0
-
-log = logging.getLogger("ahc.records")
-
-
 def ship_records(
     spool: Path,
     records_url: str,
@@ -76,18 +68,18 @@ def ship_records(
 ) -> None:
     """Upload finished segments and kept images, again and again; for a thread of its own.
 
-    A store that can't be reached is told once and tried again; the scoring process bounds what waits in the spool.
+    A store that can't be reached is logged once and tried again; the scoring process bounds what waits in the spool.
 
     Args:
         spool: Where the scoring process writes segments.
         records_url: The records container, as `https://ACCOUNT.blob.core.windows.net/CONTAINER`.
         environment: Whose records they are.
         images: So many of the newest images stay in the store, of all containers of the environment.
-        stopped: Set it when the scoring process has ended: what is left is uploaded once more, and this returns.
+        stopped: Set it when the scoring process has ended: the rest is uploaded once more, and this returns.
         every: Seconds between two looks into the spool.
     """
     stopped = stopped or threading.Event()
-    told = trimmed = False
+    warned = trimmed = False
     while True:
         last = stopped.is_set()
         try:
@@ -98,11 +90,11 @@ def ship_records(
                 keep_newest(container, environment, images)
                 trimmed = True
         except Exception as error:  # noqa: BLE001 - records are never worth the container
-            if not told:
+            if not warned:
                 log.warning("Scoring records can't be uploaded to %s now, and wait: %s", records_url, error)
-            told = True
+            warned = True
         else:
-            told = False
+            warned = False
         if last:
             return
         stopped.wait(every)
@@ -115,19 +107,21 @@ def ship_finished(spool: Path, records_url: str) -> int:
         AzureError: As the SDK raises it; what was not uploaded stays in the spool.
     """
     segments = sorted(spool.glob(FINISHED))
-    if not segments:
-        return 0
-    container = _container(records_url)
-    shipped = 0
-    for segment in segments:
+    return _ship(spool, _container(records_url), segments) if segments else 0
+
+
+def _ship(spool: Path, container: "ContainerClient", paths: Sequence[Path]) -> int:
+    """Upload these files under their own names and remove them; answers how many."""
+    count = 0
+    for path in paths:
         try:
-            content = segment.read_bytes()
+            content = path.read_bytes()
         except FileNotFoundError:
-            continue  # the scoring process needed the room
-        container.upload_blob(f"{INCOMING}/{segment.name}", content, overwrite=True)
-        segment.unlink(missing_ok=True)
-        shipped += 1
-    return shipped
+            continue  # the scoring process needed the room, or newer ones took its place
+        container.upload_blob(f"{INCOMING}/{path.relative_to(spool)}", content, overwrite=True)
+        path.unlink(missing_ok=True)
+        count += 1
+    return count
 
 
 def _container(records_url: str) -> "ContainerClient":

@@ -1,4 +1,4 @@
-"""What a scoring container needs before it can serve: the bundle's bytes, the endpoint's keys, a certificate."""
+"""Fetches what a scoring container needs: the bundle, the keys of the endpoint, a certificate."""
 
 import asyncio
 import errno

@@ -68,9 +68,9 @@ def create_app(service: ScoringService) -> FastAPI:
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )(endpoints.metrics)
-    description = openapi.complete(api.openapi(), service.config.platform)
-    api.openapi_schema = description
-    api.add_middleware(RequestMiddleware, service=service, paths=frozenset(description["paths"]) | {str(api.openapi_url)})
+    api.openapi_schema = openapi.complete(api.openapi(), service.config.platform)
+    paths = frozenset(api.openapi_schema["paths"]) | {"/openapi.json"}
+    api.add_middleware(RequestMiddleware, service=service, paths=paths)
     return api
 
 

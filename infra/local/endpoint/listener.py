@@ -6,8 +6,8 @@ import socket
 from collections import deque
 from typing import Final
 
-from infra.local.endpoint.kept_version import KeptVersion
-from infra.local.endpoint.scoring_process import ScoringProcess
+from infra.local.endpoint.handover_process import HandoverProcess
+from infra.local.endpoint.version_runner import VersionRunner
 
 BACKLOG: Final = 1024
 ACCEPTED_AT_ONCE: Final = 64
@@ -18,17 +18,17 @@ PARTS: Final = 10_000
 log = logging.getLogger("supervisor")
 
 
-class FrontDoor:
-    """Accepts connections as long as the live version can take them; otherwise they wait in the listener.
+class Listener:
+    """Accepts connections as long as the live version can take them; otherwise they wait in the port's queue.
 
     Where a candidate has a share of them, they are dealt evenly, not by luck: of 100 connections, 10 % are 10. What a
     candidate can't take goes to the live version.
     """
 
-    def __init__(self, listener: socket.socket) -> None:
-        self._listener = listener
-        self._live: KeptVersion | None = None
-        self._candidate: KeptVersion | None = None
+    def __init__(self, port: socket.socket) -> None:
+        self._socket = port
+        self._live: VersionRunner | None = None
+        self._candidate: VersionRunner | None = None
         self._share = 0
         self._due = 0
         self._waiting: deque[socket.socket] = deque()
@@ -38,33 +38,33 @@ class FrontDoor:
 
     @property
     def share(self) -> float:
-        """Of new connections, what the candidate gets."""
+        """The share of new connections that the candidate gets."""
         return self._share / PARTS
 
-    def open_to(self, version: KeptVersion) -> None:
+    def serve(self, version: VersionRunner) -> None:
         """From now on every new connection goes to this version; no candidate has a share any more."""
         self._live = version
-        self.divide(None)
+        self.split(None)
         if not self._listening:
-            self._listener.listen(BACKLOG)
+            self._socket.listen(BACKLOG)
             self._listening = True
         self._hand_over()
 
-    def divide(self, candidate: KeptVersion | None, share: float = 0) -> None:
+    def split(self, candidate: VersionRunner | None, share: float = 0) -> None:
         """From now on this candidate gets this share of new connections, and no other one gets any."""
         self._candidate = candidate
         self._share = round(share * PARTS)
         self._due = 0
 
-    def changed(self, unserved: list[socket.socket]) -> None:
-        """A version became ready, has room again, or ended and left these connections behind."""
+    def resume(self, unserved: list[socket.socket]) -> None:
+        """A version became ready, has room again, or ended without having taken these connections."""
         self._waiting.extend(unserved)
         self._hand_over()
 
     def close(self) -> None:
         self._stop_accepting()
         self._listening = False
-        self._listener.close()
+        self._socket.close()
         for connection in self._waiting:
             connection.close()
 
@@ -80,12 +80,12 @@ class FrontDoor:
         else:
             self._start_accepting()
 
-    def _deal(self, connection: socket.socket, live: ScoringProcess) -> bool:
+    def _deal(self, connection: socket.socket, live: HandoverProcess) -> bool:
         """Hand on one connection; a part of one is owed to the candidate each time, until it is a whole one."""
         due = self._due + self._share
         candidate = self._candidate.process if self._candidate is not None and due >= PARTS else None
-        handed = candidate is not None and candidate.has_room and candidate.hand(connection)
-        if not handed and not live.hand(connection):
+        passed = candidate is not None and candidate.has_room and candidate.hand(connection)
+        if not passed and not live.hand(connection):
             return False
         self._due = due % PARTS
         return True
@@ -93,11 +93,11 @@ class FrontDoor:
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 break
             except OSError as error:
-                # Out of descriptors or memory: the clients wait in the listener.
+                # Out of descriptors or memory: the clients wait in the port's queue.
                 log.warning("Can't accept connections now: %s.", error)
                 self._stop_accepting()
                 self._loop.call_later(RETRY_SECONDS, self._hand_over)
@@ -107,10 +107,10 @@ class FrontDoor:
 
     def _start_accepting(self) -> None:
         if not self._accepting:
-            self._loop.add_reader(self._listener, self._accept)
+            self._loop.add_reader(self._socket, self._accept)
             self._accepting = True
 
     def _stop_accepting(self) -> None:
         if self._accepting:
-            self._loop.remove_reader(self._listener)
+            self._loop.remove_reader(self._socket)
             self._accepting = False

@@ -1,27 +1,25 @@
-"""One scoring process as its supervisor holds it: commands on its stdin, events on its stdout, connections to it."""
+"""A scoring process that receives its connections from this process, over a Unix socket."""
 
 import asyncio
 import contextlib
 import errno
 import json
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from infra.settings import PROJECT
-from infra.version import platform
+from model.serving.config import ServingConfig
+from model.serving.process import ScoringProcess, spawn
 
 MAX_UNACKNOWLEDGED: Final = 128
 START_SECONDS: Final = 120.0
-STOP_SECONDS: Final = 10.0
 BUSY: Final = (errno.EAGAIN, errno.ENOBUFS, getattr(errno, "ETOOMANYREFS", errno.EAGAIN))
 
 
-class ScoringProcess:
-    """A running `python -m model.serving --supervised`.
+class HandoverProcess(ScoringProcess):
+    """A scoring process with a channel to hand it connections; each is this process's too until it acknowledges it.
 
     Attributes:
         port: Where this process alone answers, once it is ready.
@@ -29,45 +27,24 @@ class ScoringProcess:
     """
 
     def __init__(self, process: asyncio.subprocess.Process, channel: socket.socket) -> None:
+        super().__init__(process)
         self.port = 0
         self.failure = ""
         self.on_room: Callable[[], None] = lambda: None
-        self._process = process
         self._channel = channel
         self._ready = asyncio.Event()
         self._unacknowledged: deque[socket.socket] = deque()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(channel, self._acknowledged)
-        self._events = asyncio.create_task(self._follow())
+        self._loop.add_reader(channel, self._read_acknowledgements)
+        self._events = asyncio.create_task(self._read_events())
 
     @classmethod
-    async def start(cls, config: dict[str, Any], log: Path) -> "ScoringProcess":
-        """Start it; `config` is the JSON form of `model.serving.config.ServingConfig`."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.setblocking(False)
-        with theirs, log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "model.serving",
-                "--supervised",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=output,
-                pass_fds=(theirs.fileno(),),
-                cwd=PROJECT,
-            )
-            handle = cls(process, ours)
-            handle._send({"platform": platform(), **config, "handover_fd": theirs.fileno()})
-        return handle
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._process.returncode
+    async def start(cls, config: ServingConfig, log: Path) -> "HandoverProcess":
+        channel, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel.setblocking(False)
+        with remote, log.open("ab") as output:
+            config = config.model_copy(update={"handover_fd": remote.fileno()})
+            return cls(await spawn(config, log=output, events=True), channel)
 
     @property
     def ready(self) -> bool:
@@ -77,11 +54,6 @@ class ScoringProcess:
     def has_room(self) -> bool:
         """Whether it may be handed one more connection."""
         return self.ready and len(self._unacknowledged) < MAX_UNACKNOWLEDGED
-
-    @property
-    def took_all(self) -> bool:
-        """Whether it has taken all the connections that it was handed."""
-        return not self._unacknowledged
 
     async def wait_ready(self) -> bool:
         """False where it ended, or did not get ready in time."""
@@ -113,41 +85,22 @@ class ScoringProcess:
         self._unacknowledged.clear()
         return connections
 
-    def command(self, do: str, **arguments: Any) -> None:
-        self._send({"do": do, **arguments})
+    def kill_if_hanging(self) -> None:
+        """Kill it where it has not taken all the connections that it was handed."""
+        if self._unacknowledged:
+            self.kill()
 
     async def wait(self) -> int:
-        """Its exit code, once it has ended and all its last words are read."""
-        code = await self._process.wait()
+        """Its exit code, once it has ended and all its events are read."""
+        code = await super().wait()
         await self._events
         if self._channel.fileno() >= 0:
-            self._acknowledged()  # what it took in its last moment
+            self._read_acknowledgements()  # of its last moment
             self._loop.remove_reader(self._channel)
             self._channel.close()
         return code
 
-    async def stop(self) -> None:
-        """End it: it answers what it has begun; where that takes too long, it is killed."""
-        if self.exit_code is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
-            except TimeoutError:
-                self.kill()
-        await self.wait()
-
-    def kill(self) -> None:
-        """End it at once, with all it has begun."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-
-    async def _follow(self) -> None:
+    async def _read_events(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             with contextlib.suppress(ValueError):
@@ -160,7 +113,7 @@ class ScoringProcess:
         elif event["event"] == "failed":
             self.failure = f"{event['error']}: {event['message']}"
 
-    def _acknowledged(self) -> None:
+    def _read_acknowledgements(self) -> None:
         try:
             count = len(self._channel.recv(4096))
         except BlockingIOError:

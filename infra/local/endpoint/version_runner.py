@@ -1,45 +1,51 @@
-"""A model version that is kept running: its process is started again, ever more patiently, whenever it ends."""
+"""Keeps a model version running: its process is started again after ever longer pauses, whenever it ends."""
 
 import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from infra.local.endpoint.scoring_process import ScoringProcess
+from pydantic import SecretStr
+
+from infra.local.endpoint.handover_process import HandoverProcess
 from infra.local.endpoint.state import Deployment
+from model.serving.config import ServingConfig
 
 BACKOFF: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 STABLE_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 120.0
 TAKING_SECONDS: Final = 5.0
-"""Whoever has not taken a connection for so long hangs."""
+"""A process that has not taken a connection for so long hangs."""
 
 log = logging.getLogger("supervisor")
 
 
-class KeptVersion:
+class VersionRunner:
     """One deployment and the process that serves it now.
 
     Args:
         deployment: What it serves.
-        config: Its serving config as of this moment; asked for at each start.
+        config: Its serving config; asked for at each start.
         on_change: Called when it became ready or ended, with the connections that it never took.
+        keep_running: Whether its process is started again when it ends.
     """
 
     def __init__(
         self,
         deployment: Deployment,
-        config: Callable[[Deployment], dict[str, Any]],
+        config: Callable[[Deployment], ServingConfig],
         log_file: Path,
         on_change: Callable[[list[socket.socket]], None],
+        *,
+        keep_running: bool,
     ) -> None:
         self.deployment = deployment
         self.restarts = 0
-        self.keep = False
-        self.process: ScoringProcess | None = None
+        self.keep_running = keep_running
+        self.process: HandoverProcess | None = None
         self.failure = ""
         self.exit_code: int | None = None
         self._config = config
@@ -73,32 +79,32 @@ class KeptVersion:
         return self.ready
 
     def retire(self) -> None:
-        """Close each connection with its next answer; what it was handed and doesn't take goes elsewhere."""
+        """Close each connection with its next answer; connections that it doesn't take go to another version."""
         self._retired = True
-        self.command("retire")
+        self._command("retire")
         self._watch_for_hanging()
 
     def resume(self) -> None:
         self._retired = False
         if self._check is not None:
             self._check.cancel()
-        self.command("resume")
+        self._command("resume")
 
-    def command(self, do: str, **arguments: Any) -> None:
+    def replace_keys(self, keys: Sequence[SecretStr]) -> None:
         if self.process is not None:
-            self.process.command(do, **arguments)
+            self.process.replace_keys(keys)
 
     async def drain(self) -> None:
         """End it when its last connection is closed."""
-        self.keep = False
+        self.keep_running = False
         self.retire()
-        self.command("drain")
+        self._command("drain")
         done, _ = await asyncio.wait({self._task}, timeout=DRAIN_SECONDS)
         if not done:
             await self.stop()
 
     async def stop(self) -> None:
-        self.keep = False
+        self.keep_running = False
         if self.process is not None:
             await self.process.stop()
         done, _ = await asyncio.wait({self._task}, timeout=1)
@@ -117,22 +123,26 @@ class KeptVersion:
             "failure": self.failure,
         }
 
+    def _command(self, do: str) -> None:
+        if self.process is not None:
+            self.process.command(do)
+
     def _watch_for_hanging(self) -> None:
         if self._check is not None:
             self._check.cancel()
         if self.process is not None:
-            self._check = asyncio.get_running_loop().call_later(TAKING_SECONDS, _end_if_hanging, self.process)
+            self._check = asyncio.get_running_loop().call_later(TAKING_SECONDS, self.process.kill_if_hanging)
 
     async def _run(self) -> None:
         attempt = 0
         try:
             while True:
-                started = asyncio.get_running_loop().time()
+                start = asyncio.get_running_loop().time()
                 await self._run_once()
-                if not self.keep:
+                if not self.keep_running:
                     return
-                lived = asyncio.get_running_loop().time() - started
-                attempt = 0 if lived > STABLE_SECONDS else min(attempt + 1, len(BACKOFF) - 1)
+                seconds = asyncio.get_running_loop().time() - start
+                attempt = 0 if seconds > STABLE_SECONDS else min(attempt + 1, len(BACKOFF) - 1)
                 self.restarts += 1
                 await asyncio.sleep(BACKOFF[attempt])
         finally:
@@ -140,7 +150,7 @@ class KeptVersion:
                 self._first.set_result(False)
 
     async def _run_once(self) -> None:
-        process = await ScoringProcess.start(self._config(self.deployment), self._log_file)
+        process = await HandoverProcess.start(self._config(self.deployment), self._log_file)
         process.on_room = lambda: self._on_change([])
         self.process = process
         ready = await process.wait_ready()
@@ -155,18 +165,9 @@ class KeptVersion:
         if not self._first.done():
             self.exit_code = process.exit_code
             self._first.set_result(ready)
-        code = await process.wait() if ready else await self._bury(process)
+        code = await process.wait() if ready else await process.stop()
         self._serving.clear()
         self.failure = self.failure or f"Its process ended with exit code {code}."
-        if self.keep:
+        if self.keep_running:
             log.error("%s: %s It is started again.", self.deployment.label, self.failure)
         self._on_change(process.reclaim())
-
-    async def _bury(self, process: ScoringProcess) -> int:
-        await process.stop()
-        return process.exit_code or 0
-
-
-def _end_if_hanging(process: ScoringProcess) -> None:
-    if not process.took_all:
-        process.kill()
