@@ -1,4 +1,4 @@
-"""The certificate of an endpoint that speaks HTTPS; a renewed file is taken up without a restart."""
+"""The certificate of an HTTPS endpoint; a renewed file is loaded without a restart."""
 
 import asyncio
 import logging
@@ -25,8 +25,8 @@ class Certificate:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            self._seen = self._stamp()
-            _show(path, self.context)
+            self._current_stamp = self._stamp()
+            _load(path, self.context)
         except OSError as error:  # ssl.SSLError is one
             raise InvalidConfig(
                 f"The certificate {path} can't be used: {error.strerror or error}.",
@@ -39,12 +39,12 @@ class Certificate:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 stamp = self._stamp()
-                if stamp == self._seen:
+                if stamp == self._current_stamp:
                     continue
-                self._seen = stamp
+                self._current_stamp = stamp
                 # A context of its own first: one that fails half way would show a certificate without its key.
-                _show(self._path, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-                _show(self._path, self.context)
+                _load(self._path, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+                _load(self._path, self.context)
             except OSError as error:
                 log.warning("The renewed certificate can't be used, the one of before is kept: %s", error)
             else:
@@ -55,6 +55,6 @@ class Certificate:
         return status.st_mtime_ns, status.st_ino
 
 
-def _show(path: Path, context: ssl.SSLContext) -> None:
+def _load(path: Path, context: ssl.SSLContext) -> None:
     # A password makes OpenSSL refuse a locked key instead of asking the terminal for one.
     context.load_cert_chain(path, password="")

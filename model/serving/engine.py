@@ -85,14 +85,14 @@ class Engine:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _score(self, data: bytes) -> Scored:
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             pixels = decode(data, self.bundle.preprocessing)
         except ImageRejected as error:
-            return Scored(error, time.perf_counter() - began)
+            return Scored(error, time.perf_counter() - start)
         decoded = time.perf_counter()
         probabilities = self._run(self._alone if self._admitted <= 1 else self._shared, pixels[None])
-        return Scored(probabilities, decoded - began, time.perf_counter() - decoded)
+        return Scored(probabilities, decoded - start, time.perf_counter() - decoded)
 
     def _run(self, session: onnxruntime.InferenceSession, images: NDArray[np.uint8]) -> Probabilities:
         """uint8 [1, size, size, 3] -> float32 [classes]."""

@@ -37,7 +37,7 @@ class ScoringService:
         self._engine = Engine(bundle, threads=config.threads, waiting_images=config.waiting_images)
         self.observers = Observers(config, self.model)
         self.metrics = Metrics(self.model, bundle.labels)
-        self.metrics.waiting.set_function(lambda: self._engine.admitted)
+        self.metrics.pending.set_function(lambda: self._engine.admitted)
         self.metrics.records_dropped.set_function(lambda: self.observers.dropped)
 
     async def score(self, exchange: Exchange, images: Sequence[bytes]) -> list[list[dict[str, Any]] | Refusal]:

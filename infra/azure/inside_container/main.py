@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 from infra.azure.endpoint.container_settings import ContainerConfig
 from infra.azure.inside_container.secrets import VaultValue, follow, read_certificate, read_keys, write_certificate
 from infra.azure.inside_container.ship_records import ship_records
-from infra.azure.inside_container.start import Needed, prepare, sign_in_as
+from infra.azure.inside_container.start import Provisions, prepare, sign_in_as
 from infra.errors import PlatformError
 from infra.runs.telemetry import scoring_variables
 from infra.version import platform
@@ -85,13 +85,13 @@ async def run(config: ContainerConfig) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="serving-") as folder:
             files = Files(spool=Path(folder, "records"), certificate=Path(folder, "tls.pem"))
-            needed = await _unless(end, asyncio.create_task(prepare(config, files.certificate)))
-            if needed is None:
+            provisions = await _unless(end, asyncio.create_task(prepare(config, files.certificate)))
+            if provisions is None:
                 log.info("Told to end before it served.")
                 return 0
             files.spool.mkdir()
             with _records_shipped(config, files.spool):
-                return await _serve(config, needed, files, end)
+                return await _serve(config, provisions, files, end)
     except PlatformError as error:
         return give_up(error)
     except Exception:
@@ -125,13 +125,13 @@ def _samples(config: ContainerConfig) -> bool:
     return bool(config.records_url) and config.sample_rate > 0
 
 
-async def _serve(config: ContainerConfig, needed: Needed, files: Files, end: "asyncio.Task[Any]") -> int:
-    process = ScoringProcess(await spawn(serving_config(config, needed, files)))
+async def _serve(config: ContainerConfig, provisions: Provisions, files: Files, end: "asyncio.Task[Any]") -> int:
+    process = ScoringProcess(await spawn(serving_config(config, provisions, files)))
     look = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGCHLD, reap, process.pid)
     loop.add_signal_handler(signal.SIGHUP, look.set)
-    watching = asyncio.create_task(follow(_vault_values(config, needed, files, process), look))
+    watching = asyncio.create_task(follow(_vault_values(config, provisions, files, process), look))
     code = await _unless(end, asyncio.create_task(process.wait()))
     watching.cancel()
     if code is None:
@@ -146,22 +146,25 @@ def _shell_code(code: int) -> int:
     return KILLED - code if code < 0 else code
 
 
-def _vault_values(config: ContainerConfig, needed: Needed, files: Files, process: ScoringProcess) -> list[Any]:
-    values: list[VaultValue[Any]] = [VaultValue("keys", partial(read_keys, config), needed.keys, process.replace_keys)]
-    if needed.certificate is not None:
+def _vault_values(
+    config: ContainerConfig, provisions: Provisions, files: Files, process: ScoringProcess
+) -> list[VaultValue[Any]]:
+    keys = VaultValue("keys", partial(read_keys, config), provisions.keys, process.replace_keys)
+    values: list[VaultValue[Any]] = [keys]
+    if provisions.certificate is not None:
         # The scoring process notices a changed file.
         use = partial(write_certificate, files.certificate)
-        values.append(VaultValue("certificate", partial(read_certificate, config), needed.certificate, use))
+        values.append(VaultValue("certificate", partial(read_certificate, config), provisions.certificate, use))
     return values
 
 
-def serving_config(config: ContainerConfig, needed: Needed, files: Files) -> ServingConfig:
+def serving_config(config: ContainerConfig, provisions: Provisions, files: Files) -> ServingConfig:
     return ServingConfig(
-        bundle=needed.bundle,
+        bundle=provisions.bundle,
         digest=config.model_digest,
         name=config.model_name,
         version=config.model_version,
-        keys=needed.keys,
+        keys=provisions.keys,
         host="0.0.0.0",  # noqa: S104 - a container's own network
         port=config.port,
         threads=config.scoring_threads,

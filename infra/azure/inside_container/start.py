@@ -38,8 +38,8 @@ def sign_in_as(identity_client_id: str) -> None:
     os.environ.setdefault("AHC_AZURE_MACHINE_IDENTITY", "true")
 
 
-class Needed(NamedTuple):
-    """What it takes to serve."""
+class Provisions(NamedTuple):
+    """Bundle, keys and certificate of a scoring process."""
 
     bundle: Path
     """A copy on this container's disk."""
@@ -48,7 +48,7 @@ class Needed(NamedTuple):
     """The text of the certificate's file; None for plain HTTP."""
 
 
-async def prepare(config: ContainerConfig, certificate: Path) -> Needed:
+async def prepare(config: ContainerConfig, certificate: Path) -> Provisions:
     """Fetch it all.
 
     Args:
@@ -69,7 +69,7 @@ async def prepare(config: ContainerConfig, certificate: Path) -> Needed:
     shutil.rmtree(cache, ignore_errors=True)
     folders = BlobFolders("", "", cache)  # it fetches from any account
     bundle = await _patiently(f"fetching {config.bundle_url}", lambda: folders.fetch(config.bundle_url))
-    return Needed(bundle, keys, pem)
+    return Provisions(bundle, keys, pem)
 
 
 def _put_certificate(config: ContainerConfig, path: Path) -> SecretStr:
@@ -79,7 +79,7 @@ def _put_certificate(config: ContainerConfig, path: Path) -> SecretStr:
 
 
 async def _patiently(doing: str, do: Callable[[], T]) -> T:
-    started, longest = time.monotonic(), 1.0
+    start, longest = time.monotonic(), 1.0
     while True:
         wait = random.uniform(longest / 2, longest)  # noqa: S311
         longest = min(2 * longest, LONGEST_WAIT)
@@ -87,7 +87,7 @@ async def _patiently(doing: str, do: Callable[[], T]) -> T:
             with _full_disk():
                 return await asyncio.to_thread(do)
         except PlatformError as error:
-            if time.monotonic() - started + wait > _patience(error):
+            if time.monotonic() - start + wait > _patience(error):
                 raise
             fields = {"error": type(error).__name__, "wait_seconds": round(wait, 1)}
             log.warning("Trying again while %s: %s", doing, error, extra={"fields": fields})

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from infra.releases.sampled_images import INCOMING
 from infra.releases.scoring_client import ScoringClient
 from infra.runs.correlation import correlation_id
 from infra.settings import PROJECT, Settings
+from infra.waiting import polls
 
 QUICK_SECONDS: Final = 3.0
 VERSION_MEMORY: Final = 512 * 1024**2
@@ -82,7 +82,7 @@ class LocalEndpoint:
         with self._files.locked():
             self._files.store_bundle(bundle, handle)
             self._ensure_supervisor()
-            started = self._ask(
+            answer = self._ask(
                 "deploy",
                 seconds=START_SECONDS,
                 model=model.model_dump(),
@@ -92,7 +92,7 @@ class LocalEndpoint:
         return Candidate(
             environment=self.environment,
             model=model,
-            url=_own_url(started["port"]),
+            url=_own_url(answer["port"]),
             handle=handle,
         )
 
@@ -121,7 +121,7 @@ class LocalEndpoint:
     def split(self, candidate: Candidate, share: float) -> None:
         with self._files.locked():
             if not share and self._files.supervisor_pid() is None:
-                return  # it ended with the supervisor
+                return  # the candidate ended with the supervisor
             self._ensure_supervisor()
             self._ask("split", seconds=START_SECONDS, handle=candidate.handle, share=share)
 
@@ -151,10 +151,10 @@ class LocalEndpoint:
                 self._ask("stop", seconds=QUICK_SECONDS)
             except EndpointUnreachable:
                 os.kill(pid, signal.SIGTERM)
-            if not self._gone(STOP_SECONDS):
-                # Its scoring processes end by themselves when it is gone.
+            if not self._has_ended():
+                # Its scoring processes end by themselves with it.
                 os.kill(pid, signal.SIGKILL)
-                self._gone(STOP_SECONDS)
+                self._has_ended()
 
     def start(self) -> EndpointStatus:
         with self._files.locked():
@@ -235,13 +235,8 @@ class LocalEndpoint:
         # It may end while this process lives: somebody has to take its exit code.
         threading.Thread(target=process.wait, daemon=True, name=f"reap-{process.pid}").start()
 
-    def _gone(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while self._files.supervisor_pid() is not None:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        return True
+    def _has_ended(self) -> bool:
+        return any(self._files.supervisor_pid() is None for _ in polls(STOP_SECONDS, pause=0.02))
 
 
 def _own_url(port: int) -> str:

@@ -31,7 +31,7 @@ class Listener:
         self._candidate: VersionRunner | None = None
         self._share = 0
         self._due = 0
-        self._waiting: deque[socket.socket] = deque()
+        self._queue: deque[socket.socket] = deque()
         self._listening = False
         self._accepting = False
         self._loop = asyncio.get_running_loop()
@@ -58,23 +58,23 @@ class Listener:
 
     def resume(self, unserved: list[socket.socket]) -> None:
         """A version became ready, has room again, or ended without having taken these connections."""
-        self._waiting.extend(unserved)
+        self._queue.extend(unserved)
         self._hand_over()
 
     def close(self) -> None:
         self._stop_accepting()
         self._listening = False
         self._socket.close()
-        for connection in self._waiting:
+        for connection in self._queue:
             connection.close()
 
     def _hand_over(self) -> None:
         live = self._live.process if self._live is not None else None
-        while self._waiting and live is not None and live.has_room and self._deal(self._waiting[0], live):
-            self._waiting.popleft()
+        while self._queue and live is not None and live.has_room and self._deal(self._queue[0], live):
+            self._queue.popleft()
         if not self._listening or live is None or not live.has_room:
             self._stop_accepting()
-        elif self._waiting:
+        elif self._queue:
             self._stop_accepting()
             self._loop.call_later(RETRY_SECONDS, self._hand_over)
         else:
@@ -102,7 +102,7 @@ class Listener:
                 self._stop_accepting()
                 self._loop.call_later(RETRY_SECONDS, self._hand_over)
                 return
-            self._waiting.append(connection)
+            self._queue.append(connection)
         self._hand_over()
 
     def _start_accepting(self) -> None:

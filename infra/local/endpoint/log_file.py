@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
+from collections import deque
 from pathlib import Path
 from typing import Final
 
+from model.files import write_whole
 from model.serving.observe.logs import JsonFormatter
 
 MAX_BYTES: Final = 20 * 1024 * 1024
@@ -36,15 +38,14 @@ def _rotate(path: Path) -> None:
             return
     except FileNotFoundError:
         return
-    kept = path.with_name(f"{path.name}.1")
-    kept.write_bytes(path.read_bytes())
+    write_whole(path.with_name(f"{path.name}.1"), path.read_bytes())
     os.truncate(path, 0)
 
 
 def tail(path: Path, lines: int) -> list[str]:
     """The last lines of the file; of the one before where this one is short."""
-    found: list[str] = []
+    newest: deque[str] = deque(maxlen=max(0, lines))
     for part in (path.with_name(f"{path.name}.1"), path):
-        if part.exists() and lines > 0:
-            found += part.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-    return found[-lines:] if lines > 0 else []
+        if part.exists():
+            newest.extend(part.read_text(encoding="utf-8", errors="replace").splitlines())
+    return list(newest)

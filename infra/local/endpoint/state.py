@@ -1,13 +1,11 @@
-"""What an environment's endpoint remembers over restarts, and the lock under which it is changed."""
+"""The files of an environment's endpoint: its state over restarts, its bundles, and the locks on them."""
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -16,7 +14,8 @@ from pydantic import Field, SecretStr, ValidationError
 
 from infra.errors import DiskFull, EndpointUnreachable, ModelNotFound
 from infra.ports import LiveModel
-from model.files import write_whole
+from infra.waiting import polls
+from model.files import try_lock, write_whole
 from model.values import Frozen
 
 SOCKET_PATH_LIMIT: Final = 100
@@ -157,41 +156,37 @@ class EndpointFiles:
             EndpointUnreachable: Another change takes very long.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as file:
-            deadline = time.monotonic() + LOCK_SECONDS
-            while not _try_lock(file.fileno()):
-                if time.monotonic() > deadline:
-                    raise EndpointUnreachable(
-                        f"Another process has been changing the endpoint in {self.directory} for {LOCK_SECONDS:g} s."
-                    )
-                time.sleep(0.05)
+        self._lock.touch()
+        for _ in polls(LOCK_SECONDS, pause=0.05):
+            descriptor = try_lock(self._lock)
+            if descriptor is not None:
+                break
+        else:
+            raise EndpointUnreachable(
+                f"Another process has been changing the endpoint in {self.directory} for {LOCK_SECONDS:g} s."
+            )
+        try:
             yield
+        finally:
+            os.close(descriptor)
 
     def claim_supervision(self) -> int | None:
         """The descriptor that marks this process as the supervisor as long as it is open; None where one is there."""
-        descriptor = os.open(self._supervisor_lock, os.O_RDWR | os.O_CREAT, 0o600)
-        if not _try_lock(descriptor):
-            os.close(descriptor)
-            return None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
+        self._supervisor_lock.touch(0o600)
+        descriptor = try_lock(self._supervisor_lock)
+        if descriptor is not None:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
         return descriptor
 
     def supervisor_pid(self) -> int | None:
         """The supervisor that runs now; its lock, not its number, is what proves it."""
         try:
-            with self._supervisor_lock.open("r+") as file:
-                if _try_lock(file.fileno()):
-                    return None
-                text = file.read()
+            descriptor = try_lock(self._supervisor_lock)
         except FileNotFoundError:
             return None
+        if descriptor is not None:
+            os.close(descriptor)
+            return None
+        text = self._supervisor_lock.read_text(encoding="utf-8")
         return int(text) if text.isdecimal() else None
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,7 +1,7 @@
 """The one long-lived process of an environment's endpoint: it owns the port and hands each connection to a version.
 
 It accepts connections and passes them on whole (SCM_RIGHTS), so no byte goes through it, a switch is one assignment,
-and while a scoring process is started again, connections wait in the listener instead of being refused.
+and while a scoring process is started again, connections wait in the port's queue instead of being refused.
 """
 
 import asyncio
@@ -48,8 +48,8 @@ class Supervisor:
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    async def run(self, control: Path, started: Callable[[], None]) -> None:
-        """Serve the versions of the state file until `stop`; `started` is called once commands are taken."""
+    async def run(self, control: Path, on_ready: Callable[[], None]) -> None:
+        """Serve the versions of the state file until `stop`; `on_ready` is called once commands are taken."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._ended.set)
         server = ControlServer(
@@ -69,7 +69,7 @@ class Supervisor:
         await server.start()
         self._restore()
         self._later(keep_short(self._files.log))
-        started()
+        on_ready()
         try:
             await self._ended.wait()
         finally:

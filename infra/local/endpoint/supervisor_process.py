@@ -1,6 +1,6 @@
 """The process of an environment's supervisor: `python -m infra.local.endpoint.supervisor_process`.
 
-It gets its config on stdin, says on stdout whether it could start, and outlives who started it.
+Its config comes on stdin, its start or its error goes to stdout, and it outlives the process that started it.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ def main() -> int:
 
 
 async def _run(config: SupervisorConfig, files: EndpointFiles, listener: socket.socket, control: Path) -> None:
-    await Supervisor(config, files, listener).run(control, started=lambda: _announce({"ok": True}))
+    await Supervisor(config, files, listener).run(control, on_ready=lambda: _announce({"ok": True}))
 
 
 def _announce(event: dict[str, Any]) -> None:
-    """Tell who started this process, and let go of the pipe: it may outlive them."""
+    """Tell the process that started this one, and close the pipe: this one may outlive it."""
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(event), flush=True)
     null = os.open(os.devnull, os.O_RDWR)

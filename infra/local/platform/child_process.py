@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,11 @@ from pathlib import Path
 import psutil
 
 
-class Supervised:
+class ChildProcess:
     """A process in a session of its own, so that a Ctrl-C in the terminal reaches only the supervisor.
 
     Args:
-        name: What it is called in messages; its log is `logs/<name>.log`.
+        name: Its name in messages; its log is `logs/<name>.log`.
         command: Fixed argument list.
         environment: The whole environment of the process.
         log: File that its output is appended to.
@@ -68,7 +67,7 @@ class Supervised:
             return []
 
     def stop(self, patience: float = 5) -> None:
-        """End the process and what it started, now or before a restart, in its sessions."""
+        """End the process and all processes of its sessions, also of those before a restart."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -81,16 +80,15 @@ class Supervised:
 
 def session_members(sessions: Iterable[int], *, home: Path | None = None) -> list[psutil.Process]:
     """Processes of these sessions; with `home`, only those that work for this AHC_HOME."""
-    wanted = set(sessions)
-    return [item for item in psutil.process_iter() if _session(item.pid) in wanted and _works_for(item, home)]
+    ids = set(sessions)
+    return [item for item in psutil.process_iter() if _session(item.pid) in ids and _works_for(item, home)]
 
 
 def end(processes: Sequence[psutil.Process], *, patience: float = 5) -> None:
     """Ask these processes to end, and after `patience` seconds kill those that haven't."""
     for item in processes:
         _signal(item, signal.SIGTERM)
-    deadline = time.monotonic() + patience
-    _, alive = psutil.wait_procs(processes, timeout=max(0.0, deadline - time.monotonic()))
+    _, alive = psutil.wait_procs(processes, timeout=patience)
     for item in alive:
         _signal(item, signal.SIGKILL)
     psutil.wait_procs(alive, timeout=2)

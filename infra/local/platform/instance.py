@@ -1,6 +1,5 @@
-"""One platform per AHC_HOME: the lock, who holds it, and what a killed predecessor left running."""
+"""One platform per AHC_HOME: the lock, its holder, and the processes of a killed predecessor."""
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Self
 from infra.errors import AlreadyRunning
 from infra.local.platform.child_process import end, session_members
 from infra.settings import Settings
+from model.files import try_lock
 
 
 class Instance:
@@ -29,23 +29,20 @@ class Instance:
         self._sessions: dict[str, list[int]] = {}
 
     def __enter__(self) -> Self:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise AlreadyRunning(self._who(read_instance(self._path))) from error
-        self._descriptor = descriptor
+        self._path.touch()
+        self._descriptor = try_lock(self._path)
+        if self._descriptor is None:
+            raise AlreadyRunning(self._describe(read_instance(self._path)))
         return self
 
     def end_leftovers(self) -> int:
         """End what a killed platform of this AHC_HOME left running; answers how many processes that were."""
-        before = read_instance(self._path).get("sessions", {})
-        sessions = [number for numbers in before.values() for number in numbers]
-        left = session_members(sessions, home=self._settings.home) if sessions else []
-        end(left)
+        recorded = read_instance(self._path).get("sessions", {})
+        sessions = [number for numbers in recorded.values() for number in numbers]
+        processes = session_members(sessions, home=self._settings.home) if sessions else []
+        end(processes)
         self._write()
-        return len(left)
+        return len(processes)
 
     def record(self, name: str, session: int) -> None:
         """Remember that a child with this session id was started."""
@@ -73,7 +70,7 @@ class Instance:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, content.encode(), 0)
 
-    def _who(self, holder: dict[str, Any]) -> str:
+    def _describe(self, holder: dict[str, Any]) -> str:
         return (
             f"`ahc up` runs already for {self._settings.home}: process {holder.get('pid', 'unknown')}, "
             f"Prefect {holder.get('prefect', self._settings.prefect_ui_url)}, "

@@ -5,7 +5,6 @@ import selectors
 import socket
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,11 +13,12 @@ from types import TracebackType
 from typing import Self
 
 from infra.errors import PlatformUnhealthy
-from infra.local.platform.child_process import Supervised
+from infra.local.platform.child_process import ChildProcess
 from infra.local.platform.instance import Instance
 from infra.local.platform.ports import listen
 from infra.local.platform.prefect_settings import process_environment
 from infra.settings import Settings
+from infra.waiting import polls
 
 RESTARTS = 5
 """After so many unexpected ends of one child, the platform gives up on it."""
@@ -27,25 +27,25 @@ RESTARTS = 5
 class Platform:
     """Everything that `ahc up` starts, and nothing else.
 
-    Use as a context manager: entering takes AHC_HOME and the ports, ends what a killed predecessor left, and starts
-    the children without waiting for them; leaving ends them.
+    Use as a context manager: entering takes AHC_HOME and the ports, ends the processes of a killed predecessor, and
+    starts the children without waiting for them; leaving ends them.
 
     Args:
         settings: Where state lives and which ports are used.
-        tell: Called with a sentence when a child had to be started again.
+        report: Called with a sentence when a child had to be started again.
 
     Raises (on enter):
         AlreadyRunning, PortInUse, ConfigurationError.
     """
 
-    def __init__(self, settings: Settings, tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, settings: Settings, report: Callable[[str], None] = lambda _: None) -> None:
         self._settings = settings
-        self._tell = tell
+        self._report = report
         self._instance = Instance(settings)
         self._resources = ExitStack()
         self._ended = threading.Event()
         self._restarts: dict[str, int] = {}
-        self.children: dict[str, Supervised] = {}
+        self.children: dict[str, ChildProcess] = {}
         self.leftovers = 0
 
     def __enter__(self) -> Self:
@@ -73,14 +73,15 @@ class Platform:
         Raises:
             PlatformUnhealthy: The server ended or didn't answer in time; shows its last log lines.
         """
-        deadline = time.monotonic() + timeout
-        while not self._server_answers():
-            server = self.children["prefect-server"]
+        server = self.children["prefect-server"]
+        for _ in polls(timeout):
+            if self._server_answers():
+                return
             if server.exit_code is not None:
-                raise PlatformUnhealthy(_obituary(server))
-            if time.monotonic() > deadline or self._ended.is_set():
-                raise PlatformUnhealthy(f"The Prefect server didn't answer within {timeout:.0f} s. {_tail(server)}")
-            time.sleep(0.1)
+                raise PlatformUnhealthy(_exit_report(server))
+            if self._ended.is_set():
+                break
+        raise PlatformUnhealthy(f"The Prefect server didn't answer within {timeout:.0f} s. {_tail(server)}")
 
     def check(self) -> None:
         """Start children again that ended unexpectedly.
@@ -93,8 +94,8 @@ class Platform:
                 continue
             self._restarts[name] = self._restarts.get(name, 0) + 1
             if self._restarts[name] > RESTARTS:
-                raise PlatformUnhealthy(_obituary(child))
-            self._tell(f"{_obituary(child, lines=3)}\nStarting it again ({self._restarts[name]} of {RESTARTS}).")
+                raise PlatformUnhealthy(_exit_report(child))
+            self._report(f"{_exit_report(child, lines=3)}\nStarting it again ({self._restarts[name]} of {RESTARTS}).")
             self._instance.record(name, child.start())
 
     def _listen(self, port: int, purpose: str) -> socket.socket:
@@ -102,7 +103,7 @@ class Platform:
 
     def _start(self, name: str, module: str, listener: socket.socket | None = None) -> None:
         descriptors = [] if listener is None else [listener.fileno()]
-        child = Supervised(
+        child = ChildProcess(
             name,
             [sys.executable, "-m", module, *(map(str, descriptors) if descriptors else [f"ahc-{os.getpid()}"])],
             environment=process_environment(self._settings),
@@ -136,9 +137,9 @@ class Platform:
                 child.stop()
 
 
-def _obituary(child: Supervised, lines: int = 15) -> str:
+def _exit_report(child: ChildProcess, lines: int = 15) -> str:
     return f"{child.name} ended unexpectedly with code {child.exit_code}. {_tail(child, lines)}"
 
 
-def _tail(child: Supervised, lines: int = 15) -> str:
+def _tail(child: ChildProcess, lines: int = 15) -> str:
     return f"Its log is {child.log}; the last lines:\n" + "\n".join(f"  {line}" for line in child.last_lines(lines))

@@ -1,4 +1,4 @@
-"""Take a port of this machine, or say who has it."""
+"""Ports of this machine: take one, or name the program that has it."""
 
 import errno
 import socket
@@ -46,7 +46,7 @@ def listen(host: str, port: int, purpose: str) -> socket.socket:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that doesn't listen yet: nobody is let in before there is a version to serve them.
+    """A bound socket that doesn't listen yet: clients are refused until there is a version to serve them.
 
     Raises:
         PortInUse: Names the program that has it, where the system tells.

@@ -63,14 +63,14 @@ def prepare_database(path: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = Path(sys.prefix, "share", "ahclassifier", f"prefect-{version('prefect')}.db")
-    if not kept.exists():
-        asyncio.run(_migrate())
-        with contextlib.suppress(OSError):  # an environment of another user can't be written to: then not
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            _copy(path, kept)
+    template = Path(sys.prefix, "share", "ahclassifier", f"prefect-{version('prefect')}.db")
+    if template.exists():
+        _copy(template, path)
         return
-    _copy(kept, path)
+    asyncio.run(_migrate())
+    with contextlib.suppress(OSError):  # the environment may belong to another user
+        template.parent.mkdir(parents=True, exist_ok=True)
+        _copy(path, template)
 
 
 async def _migrate() -> None:

@@ -36,11 +36,13 @@ class MlflowRegistry:
     def register(
         self, bundle: Path, *, name: str, digest: str, tags: Mapping[str, str], metrics: Mapping[str, float]
     ) -> RegisteredModel:
-        kept = self._keep(bundle, name, digest)
+        folder = self._folder / name / digest
+        if not folder.is_dir():
+            _copy(bundle, folder)
         with exclusive(self._folder / name / ".lock"):
-            known = self._search(f"name='{name}' and tags.{DIGEST}='{digest}'")
-            if known:
-                return known[0]
+            models = self._search(f"name='{name}' and tags.{DIGEST}='{digest}'")
+            if models:
+                return models[0]
             from mlflow.exceptions import MlflowException
 
             try:
@@ -49,7 +51,7 @@ class MlflowRegistry:
                 self._client.create_registered_model(name)
             version = self._client.create_model_version(
                 name,
-                source=kept.as_uri(),
+                source=folder.as_uri(),
                 run_id=tags.get("mlflow_run"),
                 tags={**tags, **{f"metric.{key}": f"{value:.6g}" for key, value in metrics.items()}, DIGEST: digest},
             )
@@ -61,9 +63,9 @@ class MlflowRegistry:
         try:
             return _registered(self._client.get_model_version(name, str(version)))
         except MlflowException as error:
-            known = ", ".join(f"v{item.version}" for item in self.versions(name)) or "none"
+            versions = ", ".join(f"v{item.version}" for item in self.versions(name)) or "none"
             raise ModelNotFound(
-                f"The registry has no version {version} of `{name}`; registered versions: {known}."
+                f"The registry has no version {version} of `{name}`; registered versions: {versions}."
             ) from error
 
     def versions(self, name: str) -> list[RegisteredModel]:
@@ -97,15 +99,9 @@ class MlflowRegistry:
     def set_champion(self, model: RegisteredModel, environment: str) -> None:
         self._client.set_registered_model_alias(model.name, environment, str(model.version))
 
-    def _keep(self, bundle: Path, name: str, digest: str) -> Path:
-        kept = self._folder / name / digest
-        if not kept.is_dir():
-            _copy(bundle, kept)
-        return kept
-
     def _search(self, query: str) -> list[RegisteredModel]:
-        found = [_registered(item) for item in self._client.search_model_versions(query)]
-        return sorted(found, key=lambda model: model.version, reverse=True)
+        models = [_registered(item) for item in self._client.search_model_versions(query)]
+        return sorted(models, key=lambda model: model.version, reverse=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -139,15 +135,15 @@ def champions(settings: Settings, environments: Iterable[str]) -> dict[str, tupl
 
     Reads MLflow's tables directly; where a newer MLflow has others, it is asked itself.
     """
-    wanted = list(environments)
+    names = list(environments)
     database = Path(settings.mlflow_store.removeprefix("sqlite:///"))
     if not database.is_file():
-        return dict.fromkeys(wanted, ())
+        return dict.fromkeys(names, ())
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=2)) as connection:
-            return {name: tuple(_read(connection, name)) for name in wanted}
+            return {name: tuple(_read(connection, name)) for name in names}
     except (sqlite3.Error, KeyError):
-        return _ask_mlflow(settings, wanted)
+        return _ask_mlflow(settings, names)
 
 
 def _read(connection: sqlite3.Connection, environment: str) -> Iterable[RegisteredModel]:
@@ -166,5 +162,7 @@ def _read(connection: sqlite3.Connection, environment: str) -> Iterable[Register
 def _ask_mlflow(settings: Settings, environments: Iterable[str]) -> dict[str, tuple[RegisteredModel, ...]]:
     models = MlflowRegistry(settings.mlflow_store, settings.path("registry"))
     names = models.names()
-    found = {item: [models.champion(name, item) for name in names] for item in environments}
-    return {item: tuple(model for model in found[item] if model is not None) for item in found}
+    return {
+        environment: tuple(model for name in names if (model := models.champion(name, environment)) is not None)
+        for environment in environments
+    }

@@ -6,7 +6,7 @@ from model.serving.http.problems import Problem
 
 
 class Answer(BaseModel):
-    """A part of an answer; written once, never changed."""
+    """A part of an answer. Clients accept fields that they don't know, so its schema doesn't forbid them."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -28,4 +28,4 @@ def log_as_json(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its news are said in our own words
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the service logs the same in its own words

@@ -50,7 +50,7 @@ class Metrics:
             buckets=CONFIDENCES,
             registry=self.registry,
         )
-        self.waiting = Gauge("ahc_images_waiting", "Images that wait or are being scored.", registry=self.registry)
+        self.pending = Gauge("ahc_images_waiting", "Images that wait or are being scored.", registry=self.registry)
         self.records_dropped = Gauge(
             "ahc_records_dropped", "Sampled scoring records that could not be kept.", registry=self.registry
         )

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from infra.errors import AlreadyRunning, ConfigurationError, PlatformUnhealthy, PortInUse
-from infra.local.platform.child_process import Supervised, session_members
+from infra.local.platform.child_process import ChildProcess, session_members
 from infra.local.platform.instance import Instance
 from infra.local.platform.platform import Platform
 from infra.local.platform.ports import listen
@@ -27,9 +27,9 @@ from tests.support.local_endpoint import eventually
 SLEEP = [sys.executable, "-c", "import subprocess, sys, time; subprocess.Popen(['sleep', '300']); time.sleep(300)"]
 
 
-def child(tmp_path: Path, command: list[str], name: str = "child") -> Supervised:
+def child(tmp_path: Path, command: list[str], name: str = "child") -> ChildProcess:
     environment = {**os.environ, "AHC_HOME": str(tmp_path)}
-    return Supervised(name, command, environment=environment, log=tmp_path / f"{name}.log", descriptors=[])
+    return ChildProcess(name, command, environment=environment, log=tmp_path / f"{name}.log", descriptors=[])
 
 
 # --- Prefect's settings -------------------------------------------------------------------------------------------
