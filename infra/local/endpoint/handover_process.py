@@ -32,9 +32,9 @@ class HandoverProcess(ScoringProcess):
         self.failure = ""
         self.on_room: Callable[[], None] = lambda: None
         self._channel = channel
-        self._ready = asyncio.Event()
         self._unacknowledged: deque[socket.socket] = deque()
         self._loop = asyncio.get_running_loop()
+        self._start: asyncio.Future[bool] = self._loop.create_future()
         self._loop.add_reader(channel, self._read_acknowledgements)
         self._events = asyncio.create_task(self._read_events())
 
@@ -48,7 +48,7 @@ class HandoverProcess(ScoringProcess):
 
     @property
     def ready(self) -> bool:
-        return self._ready.is_set() and self.exit_code is None
+        return self._start.done() and self._start.result() and self.exit_code is None
 
     @property
     def has_room(self) -> bool:
@@ -57,15 +57,9 @@ class HandoverProcess(ScoringProcess):
 
     async def wait_ready(self) -> bool:
         """False where it ended, or did not get ready in time."""
-        ready, ended = asyncio.create_task(self._ready.wait()), asyncio.create_task(self._process.wait())
-        await asyncio.wait({ready, ended}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for task in (ready, ended):
-            task.cancel()
-        if not self.ready:
-            if self.exit_code is None:
-                self.failure = f"It was not ready after {START_SECONDS:g} s."
-            else:
-                await self._events
+        await asyncio.wait({self._start}, timeout=START_SECONDS)
+        if not self._start.done():
+            self.failure = f"It was not ready after {START_SECONDS:g} s."
         return self.ready
 
     def hand(self, connection: socket.socket) -> bool:
@@ -105,11 +99,14 @@ class HandoverProcess(ScoringProcess):
         async for line in self._process.stdout:
             with contextlib.suppress(ValueError):
                 self._note(json.loads(line))
+        await self._process.wait()
+        if not self._start.done():
+            self._start.set_result(False)
 
     def _note(self, event: dict[str, Any]) -> None:
         if event["event"] == "ready":
             self.port = event["port"]
-            self._ready.set()
+            self._start.set_result(True)
         elif event["event"] == "failed":
             self.failure = f"{event['error']}: {event['message']}"
 

@@ -61,10 +61,6 @@ class VersionRunner:
     def ready(self) -> bool:
         return self.process is not None and self.process.ready
 
-    @property
-    def ended(self) -> bool:
-        return self._task.done()
-
     async def first_start(self) -> bool:
         """Whether its first process became ready."""
         return bool(await asyncio.shield(self._first))

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from model.files import write_whole
+from model.serving.config import MEBIBYTE
 
-MEBIBYTE: Final = 1024 * 1024
 IMAGES: Final = "images"
 """Folder of a spool that has a folder of images for each environment."""
 IMAGE_BYTES: Final = 4 * MEBIBYTE

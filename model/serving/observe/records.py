@@ -25,9 +25,9 @@ from typing import Any, Final
 from model.data.decoding import open_image
 from model.errors import ImageRejected
 from model.files import try_lock
+from model.serving.config import MEBIBYTE
 from model.serving.observe.image_spool import ImageSpool
 
-MEBIBYTE: Final = 1024 * 1024
 QUEUED_RECORDS: Final = 256
 QUEUED_BYTES: Final = 32 * MEBIBYTE
 SEGMENT_BYTES: Final = MEBIBYTE
