@@ -9,7 +9,7 @@ from pydantic import Field
 
 from infra.azure_devops.client import DevOps, Json
 from infra.azure_devops.project import Project, find_project
-from infra.azure_devops.project_file import Wanted
+from infra.azure_devops.project_file import ProjectFile
 from infra.config.gates import Gates
 from infra.errors import Conflict, DevOpsRefused
 from infra.ports import LiveModel
@@ -69,7 +69,10 @@ def approver(devops: DevOps, project: str, build: int, stage: str, gates: Gates,
 
 
 def carry_over(
-    devops: DevOps, wanted: Wanted, events: Callable[[str], Sequence[ReleaseEvent]], environments: Sequence[str]
+    devops: DevOps,
+    file: ProjectFile,
+    events: Callable[[str], Sequence[ReleaseEvent]],
+    environments: Sequence[str],
 ) -> tuple[Carried, ...]:
     """Give each approval that waits the decision that was made in Prefect since its build began; a second time nothing.
 
@@ -77,16 +80,16 @@ def carry_over(
 
     Args:
         devops: The organisation.
-        wanted: Which project and pipelines.
+        file: Which project and pipelines.
         events: The ledger of an environment, oldest first.
         environments: Their names.
 
     Raises:
         AccessDenied: The platform's identity is no approver there (`mirror` in deployments/devops.yaml).
     """
-    project = find_project(devops, wanted.project)
+    project = find_project(devops, file.project)
     done = []
-    for build in _waiting_builds(project, wanted):
+    for build in _waiting_builds(project, file):
         for stage, record in _approvals(project, build["id"]):
             name = next((item for item in environments if item.casefold() == stage.casefold()), None)
             if name is None or record.get("state") == "completed":
@@ -111,8 +114,8 @@ def version_tag(model: LiveModel) -> str:
     return f"{model.name}-v{model.version}"
 
 
-def _waiting_builds(project: Project, wanted: Wanted) -> list[Json]:
-    names = [name for name, item in wanted.pipelines.items() if item.webhook]
+def _waiting_builds(project: Project, file: ProjectFile) -> list[Json]:
+    names = [name for name, item in file.pipelines.items() if item.webhook]
     known = project.devops.values(project.path("build/definitions"))
     ids = [str(item["id"]) for item in known if item["name"] in names]
     if not ids:

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from infra.azure.provisioning.federation import PipelinesIdentity, Trust, read_trust, write_trust
 from infra.azure_devops.client import Json
-from infra.azure_devops.plan import OURS, Item, Work
+from infra.azure_devops.plan import MADE_BY, Plan
 from infra.azure_devops.project import Project
 from infra.errors import DevOpsRefused
 from infra.settings import Settings
@@ -19,7 +19,7 @@ SIGNATURE: Final = "X-Hub-Signature"
 
 
 def subscription_connection(
-    project: Project, name: str, identity: PipelinesIdentity, subscription_id: str, work: Work
+    project: Project, name: str, identity: PipelinesIdentity, subscription_id: str, plan: Plan
 ) -> Json | None:
     """The service connection that signs in as the pipelines' identity; None where it would only be made.
 
@@ -29,38 +29,36 @@ def subscription_connection(
     present = _connection(project, name, "azurerm")
     authorization = (present or {}).get("authorization", {})
     data = (present or {}).get("data", {})
-    wanted = _subscription_body(project, name, identity, subscription_id)
+    body = _subscription_body(project, name, identity, subscription_id)
 
-    def mend(now: Json) -> Json:
-        parameters = {**now["authorization"].get("parameters", {}), **wanted["authorization"]["parameters"]}
-        authorization = {**wanted["authorization"], "parameters": parameters}
-        return _replace(project, {**now, **wanted, "authorization": authorization})
+    def update(now: Json) -> Json:
+        parameters = {**now["authorization"].get("parameters", {}), **body["authorization"]["parameters"]}
+        authorization = {**body["authorization"], "parameters": parameters}
+        return _replace(project, {**now, **body, "authorization": authorization})
 
-    return work.settle(
-        Item(
-            kind="service connection",
-            name=name,
-            present=present,
-            wanted={
-                "scheme": FEDERATED,
-                "identity": identity.client_id,
-                "tenant": identity.tenant_id,
-                "subscription": subscription_id,
-            },
-            seen={
-                "scheme": authorization.get("scheme"),
-                "identity": authorization.get("parameters", {}).get("serviceprincipalid"),
-                "tenant": authorization.get("parameters", {}).get("tenantid"),
-                "subscription": data.get("subscriptionId"),
-            },
-            create=lambda: _create(project, wanted),
-            mend=mend,
-        )
+    return plan.apply(
+        "service connection",
+        name,
+        present,
+        create=lambda: _create(project, body),
+        update=update,
+        desired={
+            "scheme": FEDERATED,
+            "identity": identity.client_id,
+            "tenant": identity.tenant_id,
+            "subscription": subscription_id,
+        },
+        actual={
+            "scheme": authorization.get("scheme"),
+            "identity": authorization.get("parameters", {}).get("serviceprincipalid"),
+            "tenant": authorization.get("parameters", {}).get("tenantid"),
+            "subscription": data.get("subscriptionId"),
+        },
     )
 
 
 def federated_credential(
-    connection_name: str, connection: Json | None, identity: PipelinesIdentity, settings: Settings, work: Work
+    connection_name: str, connection: Json | None, identity: PipelinesIdentity, settings: Settings, plan: Plan
 ) -> None:
     """Let the identity trust the connection: issuer and subject are what Azure DevOps has given to it.
 
@@ -68,63 +66,53 @@ def federated_credential(
         DevOpsRefused: The connection has neither.
         AccessDenied: Who runs this may not write on the identity.
     """
-    wanted = _trust_in(connection) if connection else None
+    trust = _trust_in(connection) if connection else None
     name = re.sub(r"[^A-Za-z0-9_-]", "-", f"azure-devops-{connection_name}")
     present = read_trust(identity, name, settings) if connection else None
 
     def write(_: Any = None) -> Json:
-        assert wanted is not None
-        write_trust(identity, name, wanted, settings)
+        assert trust is not None
+        write_trust(identity, name, trust, settings)
         return {}
 
-    work.settle(
-        Item(
-            kind="federated credential",
-            name=name,
-            present=present.model_dump() if present else None,
-            wanted=wanted.model_dump() if wanted else {},
-            seen=present.model_dump() if present else {},
-            create=write,
-            mend=write,
-        )
-    )
+    actual = present.model_dump() if present else None
+    desired = trust.model_dump() if trust else None
+    plan.apply("federated credential", name, actual, create=write, update=write, desired=desired, actual=actual)
 
 
-def webhook_connection(project: Project, name: str, secret: Callable[[], SecretStr], work: Work) -> Json | None:
+def webhook_connection(project: Project, name: str, secret: Callable[[], SecretStr], plan: Plan) -> Json | None:
     """The incoming webhook of this name; None where it would only be made.
 
     Args:
         project: Whose.
         name: Of webhook and connection.
         secret: Answers what requests are signed with; asked only when it is written. Nobody can read it back.
-        work: What is done.
+        plan: Gets the changes.
     """
     present = _connection(project, name, "incomingwebhook")
     parameters = (present or {}).get("authorization", {}).get("parameters", {})
 
     def body() -> Json:
-        given = {"webhookname": name, "header": SIGNATURE, "secret": secret().get_secret_value()}
+        parameters = {"webhookname": name, "header": SIGNATURE, "secret": secret().get_secret_value()}
         return {
             "name": name,
             "type": "incomingwebhook",
             "url": "https://dev.azure.com",
-            "description": OURS,
-            "authorization": {"scheme": "None", "parameters": given},
+            "description": MADE_BY,
+            "authorization": {"scheme": "None", "parameters": parameters},
             "isShared": False,
             "isReady": True,
             "serviceEndpointProjectReferences": _references(project, name),
         }
 
-    return work.settle(
-        Item(
-            kind="incoming webhook",
-            name=name,
-            present=present,
-            wanted={"webhook": name, "header": SIGNATURE},
-            seen={"webhook": parameters.get("webhookname"), "header": parameters.get("header")},
-            create=lambda: _create(project, body()),
-            mend=lambda now: _replace(project, {**now, **body()}),
-        )
+    return plan.apply(
+        "incoming webhook",
+        name,
+        present,
+        create=lambda: _create(project, body()),
+        update=lambda now: _replace(project, {**now, **body()}),
+        desired={"webhook": name, "header": SIGNATURE},
+        actual={"webhook": parameters.get("webhookname"), "header": parameters.get("header")},
     )
 
 
@@ -133,7 +121,7 @@ def _subscription_body(project: Project, name: str, identity: PipelinesIdentity,
         "name": name,
         "type": "azurerm",
         "url": "https://management.azure.com/",
-        "description": OURS,
+        "description": MADE_BY,
         "authorization": {
             "scheme": FEDERATED,
             "parameters": {"tenantid": identity.tenant_id, "serviceprincipalid": identity.client_id},
@@ -153,12 +141,11 @@ def _subscription_body(project: Project, name: str, identity: PipelinesIdentity,
 
 
 def _references(project: Project, name: str) -> list[Json]:
-    return [{"projectReference": project.reference, "name": name, "description": OURS}]
+    return [{"projectReference": project.reference, "name": name, "description": MADE_BY}]
 
 
 def _connection(project: Project, name: str, kind: str) -> Json | None:
-    found = project.devops.values(project.path("serviceendpoint/endpoints"), endpointNames=name)
-    present = next((item for item in found if item["name"].casefold() == name.casefold()), None)
+    present = project.find("serviceendpoint/endpoints", "endpointNames", name)
     if present is not None and present["type"].casefold() != kind:
         raise DevOpsRefused(
             f"The service connection `{name}` of {project.name} is of the type {present['type']}, not {kind}.",
@@ -176,8 +163,9 @@ def _replace(project: Project, body: Json) -> Json:
 
 
 def _trust_in(connection: Json) -> Trust:
-    given = connection["authorization"].get("parameters", {})
-    issuer, subject = given.get("workloadIdentityFederationIssuer"), given.get("workloadIdentityFederationSubject")
+    parameters = connection["authorization"].get("parameters", {})
+    issuer = parameters.get("workloadIdentityFederationIssuer")
+    subject = parameters.get("workloadIdentityFederationSubject")
     if not issuer or not subject:
         raise DevOpsRefused(
             f"The service connection `{connection['name']}` tells neither issuer nor subject of its tokens.",

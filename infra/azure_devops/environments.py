@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from infra.azure_devops.client import PREVIEW, Json
-from infra.azure_devops.plan import OURS, Item, Work
+from infra.azure_devops.plan import MADE_BY, Plan
 from infra.azure_devops.project import Project
 from infra.config.gates import Gates
 from infra.errors import DevOpsRefused
@@ -16,22 +16,18 @@ LONGEST_MINUTES: Final = 43_200
 """A check waits 30 days at most."""
 
 
-def environment(project: Project, name: str, work: Work) -> Json | None:
+def environment(project: Project, name: str, plan: Plan) -> Json | None:
     """The environment; None where it would only be made."""
-    found = project.devops.values(project.path("distributedtask/environments"), name=name)
-    return work.settle(
-        Item(
-            kind="environment",
-            name=name,
-            present=next((item for item in found if item["name"].casefold() == name.casefold()), None),
-            create=lambda: project.devops.send(
-                "POST", project.path("distributedtask/environments"), {"name": name, "description": OURS}
-            ),
-        )
+    path = "distributedtask/environments"
+    return plan.apply(
+        "environment",
+        name,
+        project.find(path, "name", name),
+        create=lambda: project.devops.send("POST", project.path(path), {"name": name, "description": MADE_BY}),
     )
 
 
-def checks(project: Project, name: str, place: Json | None, gates: Gates, who: Sequence[str], work: Work) -> None:
+def checks(project: Project, name: str, place: Json | None, gates: Gates, who: Sequence[str], plan: Plan) -> None:
     """Approval as the gates say, and a lock.
 
     Args:
@@ -40,40 +36,38 @@ def checks(project: Project, name: str, place: Json | None, gates: Gates, who: S
         place: The environment; None where it would only be made.
         gates: Of the environment file.
         who: Who approves.
-        work: What is done.
+        plan: Gets the changes.
 
     Raises:
         DevOpsRefused: Somebody who approves is nobody, or more than one, in the organisation.
     """
     present = _checks(project, place) if place else []
-    _lock(project, name, place, _of_kind(present, LOCK), work)
+    _lock(project, name, place, _of_kind(present, LOCK), plan)
     approval = _of_kind(present, APPROVAL)
     if gates.approval:
-        _approval(project, name, place, gates, [_identity(project, person) for person in who], approval, work)
+        _approval(project, name, place, gates, [_identity(project, person) for person in who], approval, plan)
     elif approval is not None:
-        work.settle(
-            Item(
-                kind="approval",
-                name=name,
-                present=approval,
-                wanted={"approval": False},
-                seen={"approval": True},
-                hint=f"The file of {name} asks for no approval: remove the check, or set `gates.approval: true` there.",
-            )
+        plan.apply(
+            "approval",
+            name,
+            approval,
+            desired={"approval": False},
+            actual={"approval": True},
+            hint=f"The file of {name} asks for no approval: remove the check, or set `gates.approval: true` there.",
         )
 
 
 def _approval(
-    project: Project, name: str, place: Json | None, gates: Gates, who: list[str], present: Json | None, work: Work
+    project: Project, name: str, place: Json | None, gates: Gates, who: list[str], present: Json | None, plan: Plan
 ) -> None:
     settings = (present or {}).get("settings", {})
-    wanted = {
+    desired = {
         "approvers": sorted(who),
         "minimum": 1,
         "timeout": min(LONGEST_MINUTES, max(1, round(gates.approval_hours * 60))),
         "requester": not gates.four_eyes,
     }
-    seen = {
+    actual = {
         "approvers": sorted(person["id"] for person in settings.get("approvers", [])),
         "minimum": settings.get("minRequiredApprovers"),
         "timeout": (present or {}).get("timeout"),
@@ -89,42 +83,40 @@ def _approval(
             "blockedApprovers": [],
             "instructions": "The evidence is among the artifacts of the release in Prefect; this decision is that one.",
         },
-        "timeout": wanted["timeout"],
+        "timeout": desired["timeout"],
     }
-    _settle(project, "approval", name, place, present, body, wanted, seen, work)
+    _apply(project, "approval", name, place, present, body, desired, actual, plan)
 
 
-def _lock(project: Project, name: str, place: Json | None, present: Json | None, work: Work) -> None:
+def _lock(project: Project, name: str, place: Json | None, present: Json | None, plan: Plan) -> None:
     body = {"type": LOCK, "settings": {}, "timeout": LONGEST_MINUTES}
-    _settle(project, "exclusive lock", name, place, present, body, {}, {}, work)
+    _apply(project, "exclusive lock", name, place, present, body, {}, {}, plan)
 
 
-def _settle(
+def _apply(
     project: Project,
     kind: str,
     name: str,
     place: Json | None,
     present: Json | None,
     body: Json,
-    wanted: Json,
-    seen: Json,
-    work: Work,
+    desired: Json,
+    actual: Json,
+    plan: Plan,
 ) -> None:
     path = project.path("pipelines/checks/configurations")
     resource = {"type": "environment", "id": str((place or {}).get("id")), "name": name}
     whole = {**body, "resource": resource}
-    work.settle(
-        Item(
-            kind=kind,
-            name=name,
-            present=present,
-            wanted={**wanted, "enabled": True},
-            seen={**seen, "enabled": not (present or {}).get("isDisabled", False)},
-            create=lambda: project.devops.send("POST", path, whole, PREVIEW),
-            mend=lambda now: project.devops.send(
-                "PATCH", f"{path}/{now['id']}", {**whole, "id": now["id"], "isDisabled": False}, PREVIEW
-            ),
-        )
+    plan.apply(
+        kind,
+        name,
+        present,
+        create=lambda: project.devops.send("POST", path, whole, PREVIEW),
+        update=lambda now: project.devops.send(
+            "PATCH", f"{path}/{now['id']}", {**whole, "id": now["id"], "isDisabled": False}, PREVIEW
+        ),
+        desired={**desired, "enabled": True},
+        actual={**actual, "enabled": not (present or {}).get("isDisabled", False)},
     )
 
 
@@ -144,17 +136,13 @@ def _of_kind(present: Sequence[Json], kind: Json) -> Json | None:
 
 def _identity(project: Project, name: str) -> str:
     """The id of one user or group."""
-    found = project.devops.identities(name)
-    if len(found) != 1:
-        said = "nobody is" if not found else f"{len(found)} are: " + ", ".join(map(_called, found[:5]))
+    identities = project.devops.identities(name)
+    if len(identities) != 1:
+        names = ", ".join(str(item.get("providerDisplayName") or item["id"]) for item in identities[:5])
+        who = f"{len(identities)} are: {names}" if identities else "nobody is"
         raise DevOpsRefused(
-            f"`{name}` is to approve, and of users and groups of {project.devops.organisation} {said}.",
+            f"`{name}` is to approve, and of users and groups of {project.devops.organisation} {who}.",
             next_step="Name users by their mail address and groups as [PROJECT]\\GROUP, in the environment file's "
             "`gates.approvers` or in deployments/devops.yaml; somebody new is added to the organisation first.",
         )
-    identity: str = found[0]["id"]
-    return identity
-
-
-def _called(identity: Json) -> str:
-    return str(identity.get("providerDisplayName") or identity["id"])
+    return str(identities[0]["id"])

@@ -3,7 +3,7 @@
 from typing import Final
 
 from infra.azure_devops.client import PREVIEW, Json
-from infra.azure_devops.plan import OURS, Item, Work
+from infra.azure_devops.plan import MADE_BY, Plan
 from infra.azure_devops.project import Project
 from infra.azure_devops.project_file import Pipeline
 
@@ -11,18 +11,18 @@ YAML: Final = 2
 """A process, or a trigger's settings, from a file."""
 BUILD_POLICY: Final = "0609b952-1397-4640-95ec-e00a01b2c241"
 """Build validation, among the types of branch policies."""
-HOURS_VALID: Final = 12
+HMADE_BY_VALID: Final = 12
 """After so many hours a green build of a pull request is asked for again, where its target went on."""
 
 
 def pipeline(
-    project: Project, name: str, wanted: Pipeline, repository: Json, branch: str, queue: Json | None, work: Work
+    project: Project, name: str, settings: Pipeline, repository: Json, branch: str, queue: Json | None, plan: Plan
 ) -> Json | None:
     """The pipeline; None where it would only be made."""
     present = _definition(project, name)
     ref = f"refs/heads/{branch}"
     parts = {
-        "process": {"type": YAML, "yamlFilename": wanted.file},
+        "process": {"type": YAML, "yamlFilename": settings.file},
         "repository": {
             "id": repository["id"],
             "name": repository["name"],
@@ -33,7 +33,7 @@ def pipeline(
         "queueStatus": "enabled",
     }
     path = project.path("build/definitions")
-    seen = present or {"process": {}, "repository": {}}
+    now = present or {"process": {}, "repository": {}}
 
     def create() -> Json:
         body = {
@@ -41,7 +41,7 @@ def pipeline(
             "name": name,
             "path": "\\",
             "type": "build",
-            "description": OURS,
+            "description": MADE_BY,
             "queue": {"id": (queue or {})["id"]},
             # Without it, the triggers that the file names count for nothing.
             "triggers": [
@@ -57,26 +57,24 @@ def pipeline(
         }
         return project.devops.send("POST", path, body)
 
-    return work.settle(
-        Item(
-            kind="pipeline",
-            name=name,
-            present=present,
-            wanted={"file": wanted.file, "repository": repository["id"], "branch": ref, "queueStatus": "enabled"},
-            seen={
-                "file": seen["process"].get("yamlFilename", "").lstrip("/"),
-                "repository": seen["repository"].get("id"),
-                "branch": seen["repository"].get("defaultBranch"),
-                "queueStatus": seen.get("queueStatus"),
-            },
-            create=create,
-            mend=lambda now: project.devops.send("PUT", f"{path}/{now['id']}", {**now, **parts}),
-        )
+    return plan.apply(
+        "pipeline",
+        name,
+        present,
+        create=create,
+        update=lambda now: project.devops.send("PUT", f"{path}/{now['id']}", {**now, **parts}),
+        desired={"file": settings.file, "repository": repository["id"], "branch": ref, "queueStatus": "enabled"},
+        actual={
+            "file": now["process"].get("yamlFilename", "").lstrip("/"),
+            "repository": now["repository"].get("id"),
+            "branch": now["repository"].get("defaultBranch"),
+            "queueStatus": now.get("queueStatus"),
+        },
     )
 
 
 def build_validation(
-    project: Project, name: str, definition: Json | None, repository: Json, branch: str, work: Work
+    project: Project, name: str, definition: Json | None, repository: Json, branch: str, plan: Plan
 ) -> None:
     """A pull request to the branch needs this pipeline to succeed."""
     path = project.path("policy/configurations")
@@ -84,9 +82,8 @@ def build_validation(
     scope = {"repositoryId": repository["id"], "refName": ref, "matchKind": "Exact"}
     present = None
     if definition is not None:
-        found = project.devops.values(path, policyType=BUILD_POLICY)
-        mine = (item for item in found if _is_for(item, definition["id"], repository["id"], ref))
-        present = next(mine, None)
+        policies = project.devops.values(path, policyType=BUILD_POLICY)
+        present = next((item for item in policies if _is_for(item, definition["id"], repository["id"], ref)), None)
     body = {
         "isEnabled": True,
         "isBlocking": True,
@@ -96,24 +93,22 @@ def build_validation(
             "displayName": name,
             "manualQueueOnly": False,
             "queueOnSourceUpdateOnly": True,
-            "validDuration": HOURS_VALID * 60,
+            "validDuration": HMADE_BY_VALID * 60,
             "scope": [scope],
         },
     }
-    work.settle(
-        Item(
-            kind="branch policy",
-            name=f"{name} on {branch}",
-            present=present,
-            wanted={"enabled": True, "blocking": True, "manual": False},
-            seen={
-                "enabled": (present or {}).get("isEnabled"),
-                "blocking": (present or {}).get("isBlocking"),
-                "manual": (present or {}).get("settings", {}).get("manualQueueOnly"),
-            },
-            create=lambda: project.devops.send("POST", path, body),
-            mend=lambda now: project.devops.send("PUT", f"{path}/{now['id']}", body),
-        )
+    plan.apply(
+        "branch policy",
+        f"{name} on {branch}",
+        present,
+        create=lambda: project.devops.send("POST", path, body),
+        update=lambda now: project.devops.send("PUT", f"{path}/{now['id']}", body),
+        desired={"enabled": True, "blocking": True, "manual": False},
+        actual={
+            "enabled": (present or {}).get("isEnabled"),
+            "blocking": (present or {}).get("isBlocking"),
+            "manual": (present or {}).get("settings", {}).get("manualQueueOnly"),
+        },
     )
 
 
@@ -124,7 +119,7 @@ def permission(
     resource: Json | None,
     pipeline_name: str,
     definition: Json | None,
-    work: Work,
+    plan: Plan,
 ) -> None:
     """This pipeline may use this resource, without anybody being asked at its first run.
 
@@ -135,7 +130,7 @@ def permission(
         resource: None where it would only be made.
         pipeline_name: Whose permission.
         definition: The pipeline; None where it would only be made.
-        work: What is done.
+        plan: Gets the changes.
     """
     path = project.path(f"pipelines/pipelinepermissions/{kind}/{(resource or {}).get('id')}")
     present = project.devops.get(path, PREVIEW) if resource and definition else None
@@ -145,20 +140,17 @@ def permission(
         for item in (present or {}).get("pipelines", [])
     )
     body = {"pipelines": [{"id": (definition or {}).get("id"), "authorized": True}]}
-    work.settle(
-        Item(
-            kind="permission",
-            name=f"{pipeline_name} uses {kind} {name}",
-            present=present if allowed else None,
-            create=lambda: project.devops.send("PATCH", path, body, PREVIEW),
-        )
+    plan.apply(
+        "permission",
+        f"{pipeline_name} uses {kind} {name}",
+        present if allowed else None,
+        create=lambda: project.devops.send("PATCH", path, body, PREVIEW),
     )
 
 
 def _definition(project: Project, name: str) -> Json | None:
-    found = project.devops.values(project.path("build/definitions"), name=name)
-    mine = next((item for item in found if item["name"] == name), None)
-    return project.devops.get(project.path(f"build/definitions/{mine['id']}")) if mine else None
+    listed = project.find("build/definitions", "name", name)
+    return project.devops.get(project.path(f"build/definitions/{listed['id']}")) if listed else None
 
 
 def _is_for(policy: Json, definition: int, repository: str, ref: str) -> bool:

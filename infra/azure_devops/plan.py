@@ -1,13 +1,12 @@
 """One thing after the other is made or checked; what depends on it comes after, so that a killed run can go on."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from infra.azure_devops.client import Json
 from model.values import Frozen
 
-OURS: Final = "Made by `ahc devops init`."
+MADE_BY: Final = "Made by `ahc devops init`."
 """Description of what it makes."""
 
 
@@ -23,49 +22,52 @@ class Change(Frozen):
     """What a person should do about a difference that is left alone."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """One thing of the project, as it is to be and as it is."""
+class Plan:
+    """The changes made so far; with `dry_run`, those that would be made.
 
-    kind: str
-    name: str
-    present: Json | None
-    """As the service tells it; None where it isn't there."""
-    wanted: Mapping[str, Any] = field(default_factory=dict)
-    """Facts by name; None for an id that isn't known before something else is made."""
-    seen: Mapping[str, Any] = field(default_factory=dict)
-    create: Callable[[], Json] | None = None
-    mend: Callable[[Json], Json] | None = None
-    """Without it, a difference is left, with the hint."""
-    hint: str = ""
-
-    @property
-    def differing(self) -> tuple[str, ...]:
-        return tuple(sorted(name for name, value in self.wanted.items() if self.seen.get(name) != value))
-
-
-class Work:
-    """What was done so far; with `dry_run`, what would be."""
+    A thing is changed as soon as it is planned, and not from a list afterwards: what comes after needs its id.
+    """
 
     def __init__(self, *, dry_run: bool) -> None:
         self.dry_run = dry_run
         self.changes: list[Change] = []
 
-    def settle(self, item: Item) -> Json | None:
-        """The thing as it is afterwards; None where it would only be made."""
-        if item.present is None:
-            assert item.create is not None
-            self._note(item, "create")
-            return None if self.dry_run else item.create()
-        if not item.differing:
-            return item.present
-        if item.mend is None:
-            self._note(item, "differs")
-            return item.present
-        self._note(item, "update")
-        return item.present if self.dry_run else item.mend(item.present)
+    def apply(
+        self,
+        kind: str,
+        name: str,
+        present: Json | None,
+        *,
+        create: Callable[[], Json] | None = None,
+        update: Callable[[Json], Json] | None = None,
+        desired: Mapping[str, Any] | None = None,
+        actual: Mapping[str, Any] | None = None,
+        hint: str = "",
+    ) -> Json | None:
+        """Make or correct one thing of the project.
 
-    def _note(self, item: Item, action: Literal["create", "update", "differs"]) -> None:
-        fields = () if item.present is None else item.differing
-        hint = item.hint if action == "differs" else ""
-        self.changes.append(Change(kind=item.kind, name=item.name, action=action, fields=fields, hint=hint))
+        Args:
+            kind: What it is.
+            name: Its name.
+            present: As the service answers it; None where it isn't there.
+            create: Makes it.
+            update: Corrects it. Without it, a difference stays, with the hint.
+            desired: Facts by name; None for an id that isn't known before something else is made.
+            actual: The same facts as they are.
+            hint: What a person should do about a difference that stays.
+
+        Returns:
+            The thing as it is afterwards; None where it would only be made.
+        """
+        if present is None:
+            assert create is not None
+            self.changes.append(Change(kind=kind, name=name, action="create"))
+            return None if self.dry_run else create()
+        fields = tuple(sorted(key for key, value in (desired or {}).items() if (actual or {}).get(key) != value))
+        if not fields:
+            return present
+        if update is None:
+            self.changes.append(Change(kind=kind, name=name, action="differs", fields=fields, hint=hint))
+            return present
+        self.changes.append(Change(kind=kind, name=name, action="update", fields=fields))
+        return present if self.dry_run else update(present)

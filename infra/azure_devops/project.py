@@ -21,16 +21,25 @@ class Project:
         """The path of an operation of this project."""
         return f"{self.name}/_apis/{rest}"
 
+    def find(self, operation: str, parameter: str, name: str) -> Json | None:
+        """The element with this name of what an operation lists, asked for it by this parameter; None without one."""
+        return named(self.devops.values(self.path(operation), **{parameter: name}), name)
+
     @property
     def reference(self) -> Json:
         """How bodies name it."""
         return {"id": self.id, "name": self.name}
 
 
+def named(items: list[Json], name: str) -> Json | None:
+    """The element with this name, in whatever case; None where there is none."""
+    return next((item for item in items if item["name"].casefold() == name.casefold()), None)
+
+
 def find_project(devops: DevOps, name: str) -> Project:
     """Raises: DevOpsRefused, where the organisation has none of this name that this identity may see."""
     try:
-        found = devops.get(f"_apis/projects/{name}")
+        project = devops.get(f"_apis/projects/{name}")
     except DevOpsRefused as error:
         if error.status != NOT_FOUND:
             raise
@@ -39,7 +48,7 @@ def find_project(devops: DevOps, name: str) -> Project:
             status=NOT_FOUND,
             next_step="Make the project (`az devops project create`), or correct `project` in deployments/devops.yaml.",
         ) from error
-    return Project(devops=devops, id=found["id"], name=found["name"])
+    return Project(devops=devops, id=project["id"], name=project["name"])
 
 
 def find_repository(project: Project, name: str) -> Json:

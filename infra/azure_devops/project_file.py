@@ -1,15 +1,13 @@
 """`deployments/devops.yaml`: what a project of Azure DevOps is to have."""
 
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from infra.config.gates import Gates
-from infra.config.yaml_files import nearest
-from infra.errors import ConfigurationError
+from infra.config.yaml_files import read_yaml
 from model.values import Frozen
 
 PREFIX: Final = "ahc-"
@@ -42,7 +40,7 @@ class Pipeline(Frozen):
     validates: bool = Field(default=False, description="Whether a pull request to `branch` needs it to succeed.")
 
 
-class Wanted(Frozen):
+class ProjectFile(Frozen):
     """The whole file."""
 
     organisation: str | None = Field(
@@ -83,30 +81,6 @@ class Wanted(Frozen):
         return organisation.rstrip("/")
 
 
-def read_wanted(path: Path, **changes: str | None) -> Wanted:
-    """The file, with those changes that are not None.
-
-    Raises:
-        ConfigurationError: Names the file, each wrong key and the nearest valid word.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"Can't read {path}: {error.strerror or error}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: expected keys and values, found {type(content).__name__}.")
-    try:
-        return Wanted.model_validate({**content, **{key: value for key, value in changes.items() if value}})
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: " + "; ".join(_explain(item) for item in error.errors())) from error
-
-
-def _explain(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        return f"`{where}`: {item['msg']}"
-    owners: dict[str, type[BaseModel]] = {"groups": Group, "pipelines": Pipeline, "platform": Gates}
-    first = item["loc"][0] if item["loc"][1:] else ""
-    return f"unknown key `{where}`: {nearest(str(item['loc'][-1]), list(owners.get(first, Wanted).model_fields))}"
+def read_project_file(path: Path, **changes: str | None) -> ProjectFile:
+    """The file, with those changes that have a value; raises as `read_yaml`."""
+    return read_yaml(path, ProjectFile, **changes)

@@ -11,10 +11,10 @@ from infra.azure_devops.connections import federated_credential, subscription_co
 from infra.azure_devops.environments import checks, environment
 from infra.azure_devops.groups import variable_group, vault_group
 from infra.azure_devops.pipelines import build_validation, permission, pipeline
-from infra.azure_devops.plan import Change, Work
+from infra.azure_devops.plan import Change, Plan
 from infra.azure_devops.pools import agent_queue
 from infra.azure_devops.project import Project, find_project, find_repository
-from infra.azure_devops.project_file import PLATFORM, PREFIX, Wanted
+from infra.azure_devops.project_file import PLATFORM, PREFIX, ProjectFile
 from infra.config.environments import environment_names, load_environment
 from infra.config.gates import Gates
 from infra.config.yaml_files import nearest
@@ -38,7 +38,7 @@ class Azure(Frozen):
 
 def set_up(
     devops: DevOps,
-    wanted: Wanted,
+    file: ProjectFile,
     azure: Azure,
     settings: Settings,
     webhook_secret: Callable[[], SecretStr],
@@ -49,7 +49,7 @@ def set_up(
 
     Args:
         devops: The organisation.
-        wanted: What the project is to have.
+        file: What the project is to have.
         azure: What it is to know of Azure.
         settings: Of the platform.
         webhook_secret: Answers what requests to the webhook are signed with; it is made where it isn't there.
@@ -58,45 +58,45 @@ def set_up(
     Raises:
         ConfigurationError, DevOpsRefused, AccessDenied, NoCredentials, ServiceUnavailable, Conflict.
     """
-    gates = dict(_gates(settings, wanted))
-    _require_known(wanted, gates)
-    work = Work(dry_run=dry_run)
-    project = find_project(devops, wanted.project)
-    repository = find_repository(project, wanted.repository)
-    connection = subscription_connection(project, wanted.connection, azure.identity, azure.subscription_id, work)
-    federated_credential(wanted.connection, connection, azure.identity, settings, work)
-    webhook = webhook_connection(project, wanted.webhook, webhook_secret, work)
-    queue = agent_queue(project, wanted.pool, work)
+    gates = dict(_gates(settings, file))
+    _require_known(file, gates)
+    plan = Plan(dry_run=dry_run)
+    project = find_project(devops, file.project)
+    repository = find_repository(project, file.repository)
+    connection = subscription_connection(project, file.connection, azure.identity, azure.subscription_id, plan)
+    federated_credential(file.connection, connection, azure.identity, settings, plan)
+    webhook = webhook_connection(project, file.webhook, webhook_secret, plan)
+    queue = agent_queue(project, file.pool, plan)
     shared: list[Used] = [
-        (CONNECTION, wanted.connection, connection),
-        *_groups(project, wanted, azure, connection, work),
+        (CONNECTION, file.connection, connection),
+        *_groups(project, file, azure, connection, plan),
     ]
-    if wanted.pool:
-        shared.append(("queue", wanted.pool, queue))
-    places = {name: _environment(project, name, item, wanted, work) for name, item in gates.items()}
-    for name, item in wanted.pipelines.items():
-        definition = pipeline(project, name, item, repository, wanted.branch, queue, work)
+    if file.pool:
+        shared.append(("queue", file.pool, queue))
+    places = {name: _environment(project, name, item, file, plan) for name, item in gates.items()}
+    for name, item in file.pipelines.items():
+        definition = pipeline(project, name, item, repository, file.branch, queue, plan)
         used = [*shared, *(("environment", PREFIX + place, places[place]) for place in item.environments)]
         if item.webhook:
-            used.append((CONNECTION, wanted.webhook, webhook))
+            used.append((CONNECTION, file.webhook, webhook))
         for kind, resource, present in used:
-            permission(project, kind, resource, present, name, definition, work)
+            permission(project, kind, resource, present, name, definition, plan)
         if item.validates:
-            build_validation(project, name, definition, repository, wanted.branch, work)
-    return tuple(work.changes)
+            build_validation(project, name, definition, repository, file.branch, plan)
+    return tuple(plan.changes)
 
 
-def _groups(project: Project, wanted: Wanted, azure: Azure, connection: Json | None, work: Work) -> Iterator[Used]:
-    for name, group in wanted.groups.items():
+def _groups(project: Project, file: ProjectFile, azure: Azure, connection: Json | None, plan: Plan) -> Iterator[Used]:
+    for name, group in file.groups.items():
         if group.secrets:
-            made = vault_group(project, name, azure.vault, group.secrets, connection, work)
+            made = vault_group(project, name, azure.vault, group.secrets, connection, plan)
         else:
-            made = variable_group(project, name, group.variables, work)
+            made = variable_group(project, name, group.variables, plan)
         yield "variablegroup", name, made
 
 
-def _require_known(wanted: Wanted, gates: dict[str, Gates]) -> None:
-    for name, item in wanted.pipelines.items():
+def _require_known(file: ProjectFile, gates: dict[str, Gates]) -> None:
+    for name, item in file.pipelines.items():
         for place in item.environments:
             if place not in gates:
                 raise ConfigurationError(
@@ -105,14 +105,14 @@ def _require_known(wanted: Wanted, gates: dict[str, Gates]) -> None:
                 )
 
 
-def _gates(settings: Settings, wanted: Wanted) -> Iterator[tuple[str, Gates]]:
-    yield PLATFORM, wanted.platform
+def _gates(settings: Settings, file: ProjectFile) -> Iterator[tuple[str, Gates]]:
+    yield PLATFORM, file.platform
     for name in environment_names(settings.environments):
         yield name, load_environment(name, settings.environments).gates
 
 
-def _environment(project: Project, name: str, gates: Gates, wanted: Wanted, work: Work) -> Json | None:
-    place = environment(project, PREFIX + name, work)
-    who = [*(gates.approvers or wanted.approvers), *([wanted.mirror] if wanted.mirror else [])]
-    checks(project, PREFIX + name, place, gates, who, work)
+def _environment(project: Project, name: str, gates: Gates, file: ProjectFile, plan: Plan) -> Json | None:
+    place = environment(project, PREFIX + name, plan)
+    who = [*(gates.approvers or file.approvers), *([file.mirror] if file.mirror else [])]
+    checks(project, PREFIX + name, place, gates, who, plan)
     return place

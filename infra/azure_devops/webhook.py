@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from infra.azure_devops.client import refusal
 from infra.azure_devops.connections import SIGNATURE
-from infra.azure_devops.project_file import Wanted
+from infra.azure_devops.project_file import ProjectFile
 from infra.errors import ServiceUnavailable
 from infra.ports import LiveModel
 
@@ -21,11 +21,11 @@ REGISTERED: Final = "Microsoft.MachineLearningServices.ModelRegistered"
 """The kind of event, as Event Grid's; pipelines filter by it."""
 
 
-def announce(wanted: Wanted, model: LiveModel, secret: SecretStr) -> None:
+def announce(file: ProjectFile, model: LiveModel, secret: SecretStr) -> None:
     """Tell Azure DevOps of a version, as Event Grid does; each pipeline with this webhook among its resources starts.
 
     Args:
-        wanted: Whose webhook; with an organisation.
+        file: Whose webhook; with an organisation.
         model: Which version.
         secret: The request is signed with it (HMAC-SHA1, the only kind that Azure DevOps checks).
 
@@ -33,7 +33,7 @@ def announce(wanted: Wanted, model: LiveModel, secret: SecretStr) -> None:
         ServiceUnavailable: It can't be told now.
         DevOpsRefused: There is no such webhook, or its secret is another.
     """
-    url = f"{wanted.organisation}/_apis/public/distributedtask/webhooks/{wanted.webhook}"
+    url = f"{file.organisation}/_apis/public/distributedtask/webhooks/{file.webhook}"
     event = {
         "specversion": "1.0",
         "type": REGISTERED,

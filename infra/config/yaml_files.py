@@ -20,6 +20,7 @@ class Described(Frozen):
 
 
 D = TypeVar("D", bound=Described)
+M = TypeVar("M", bound=BaseModel)
 
 
 def nearest(word: str, valid: list[str]) -> str:
@@ -43,19 +44,30 @@ def load_described(what: str, name: str, folder: Path, kind: type[D]) -> D:
 
 def read_described(path: Path, kind: type[D]) -> D:
     """Read one such file; raises as `load_described` does."""
+    described = read_yaml(path, kind)
+    if described.name != path.stem:
+        raise ConfigurationError(f"{path}: name is `{described.name}` but the file is called `{path.name}`.")
+    return described
+
+
+def read_yaml(path: Path, kind: type[M], **changes: str | None) -> M:
+    """Read a file as this model, with those changes that have a value.
+
+    Raises:
+        ConfigurationError: It can't be read, or has an unknown key or a wrong value (all are named).
+    """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"Can't read {path}: {error.strerror or error}.") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path}: expected keys and values, found {type(content).__name__}.")
     try:
-        found = kind.model_validate(content)
+        return kind.model_validate({**content, **{key: value for key, value in changes.items() if value}})
     except ValidationError as error:
         raise ConfigurationError(f"{path}: " + "; ".join(_explain(item, kind) for item in error.errors())) from error
-    if found.name != path.stem:
-        raise ConfigurationError(f"{path}: name is `{found.name}` but the file is called `{path.name}`.")
-    return found
 
 
 def _explain(item: Any, kind: type[BaseModel]) -> str:
@@ -70,8 +82,10 @@ def _owner(path: list[str], kind: type[BaseModel]) -> type[BaseModel]:
     """The class whose keys are valid below these keys."""
     owner = kind
     for key in path:
-        kinds = (owner.model_fields[key].annotation, *_parts(owner.model_fields[key].annotation))
-        owner = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        # The key of a mapping is no field of what the mapping holds.
+        annotation = owner.model_fields[key].annotation if key in owner.model_fields else None
+        models = (part for part in (annotation, *_parts(annotation)) if isinstance(part, type))
+        owner = next((part for part in models if issubclass(part, BaseModel)), owner)
     return owner
 
 

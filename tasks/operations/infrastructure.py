@@ -134,11 +134,11 @@ def plan_infrastructure(name: str) -> Planned:
         ProvisioningFailed: Azure refuses the template.
     """
     settings = get_settings()
-    composed = compose(name, settings)
-    _show_costs(name, estimate(composed))
-    planned = plan(name, composed, settings)
+    planned = plan(name, compose(name, settings), settings)
+    environment = None if name == PLATFORM else load_environment(name, settings.environments)
+    _show_costs(name, estimate(planned, environment))
     _show_plan(f"plan-{name}", f"Plan of {name}", planned)
-    get_run_logger().info("%s: %s.", name, planned.told)
+    get_run_logger().info("%s: %s.", name, planned.summary)
     return Planned(plan=planned)
 
 
@@ -169,11 +169,11 @@ def detect_drift(name: str) -> Planned:
     planned = plan(name, compose(name, settings), settings)
     _show_plan(f"drift-{name}", f"Drift of {name}", planned)
     if planned.effects:
-        get_run_logger().warning("%s left its template: %s.", name, planned.told)
+        get_run_logger().warning("%s left its template: %s.", name, planned.summary)
         emit_event(
             DRIFTED,
             resource={"prefect.resource.id": f"ahc.infrastructure.{name}", "prefect.resource.name": name},
-            payload={"summary": planned.told, "resources": [change.resource_id for change in planned.effects]},
+            payload={"summary": planned.summary, "resources": [change.resource_id for change in planned.effects]},
         )
     return Planned(plan=planned)
 
@@ -238,8 +238,8 @@ def _show_plan(key: str, title: str, planned: Plan) -> None:
         told += f" Beside the template, and left alone: {', '.join(f'{item.type} {item.name}' for item in beside)}."
     create_markdown_artifact(
         key=key,
-        description=f"{title}: {planned.told}",
-        markdown=f"# {title}\n\n**{planned.told}** in `{planned.resource_group}`, {planned.location}.\n\n"
+        description=f"{title}: {planned.summary}",
+        markdown=f"# {title}\n\n**{planned.summary}** in `{planned.resource_group}`, {planned.location}.\n\n"
         + (table(("", "resource", "what"), rows) + "\n\n" if rows else "")
         + told,
     )

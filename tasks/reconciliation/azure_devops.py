@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 
-from infra.azure_devops.project_file import Wanted, read_wanted
+from infra.azure_devops.project_file import ProjectFile, read_project_file
 from infra.backend import ledger, registry
 from infra.config.environments import environment_names
 from infra.errors import ModelNotFound
@@ -28,14 +28,14 @@ def tell_azure_devops(taken: Taken) -> Result:
         ServiceUnavailable, DevOpsRefused, AccessDenied: It can't be told; notices come back.
     """
     settings = get_settings()
-    wanted = read_wanted(settings.devops)
-    if wanted.organisation is None:
+    project_file = read_project_file(settings.devops)
+    if project_file.organisation is None:
         return Result()
     promoted = _promoted(taken, settings)
     if promoted:
-        _announce(wanted, promoted, settings)
-    if wanted.mirror:
-        _carry_over(wanted, settings)
+        _announce(project_file, promoted, settings)
+    if project_file.mirror:
+        _carry_over(project_file, settings)
     return Result()
 
 
@@ -54,12 +54,12 @@ def _promoted(taken: Taken, settings: Settings) -> list[LiveModel]:
     return list(found.values())
 
 
-def _announce(wanted: Wanted, models: list[LiveModel], settings: Settings) -> None:
+def _announce(project_file: ProjectFile, models: list[LiveModel], settings: Settings) -> None:
     from infra.azure_devops.webhook import announce
 
     secret = _secret(settings)
     for model in models:
-        announce(wanted, model, secret)
+        announce(project_file, model, secret)
         get_run_logger().info("Azure DevOps is told of %s.", model.label)
 
 
@@ -71,14 +71,14 @@ def _secret(settings: Settings) -> "SecretStr":
     return read_secret(platform_resources(settings).key_vault_url, SECRET)
 
 
-def _carry_over(wanted: Wanted, settings: Settings) -> None:
+def _carry_over(project_file: ProjectFile, settings: Settings) -> None:
     from infra.azure_devops.approvals import carry_over
     from infra.azure_devops.client import DevOps
     from infra.azure_devops.sign_in import authorization
 
-    assert wanted.organisation is not None
-    with DevOps(wanted.organisation, authorization) as devops:
-        for item in carry_over(devops, wanted, ledger(settings).events, environment_names(settings.environments)):
+    assert project_file.organisation is not None
+    with DevOps(project_file.organisation, authorization) as devops:
+        for item in carry_over(devops, project_file, ledger(settings).events, environment_names(settings.environments)):
             get_run_logger().info(
                 "Build %d: %s for %s is %s by %s.", item.build, item.version, item.environment, item.decision, item.by
             )

@@ -149,13 +149,15 @@ def _cost(environment: Environment) -> str:
     settings = get_settings()
     if backend_of(environment.name, settings) == "local":
         return "It runs on this machine and costs nothing more."
-    from infra.azure.provisioning.costs import estimate
-    from infra.azure.provisioning.templates import compose
+    if environment.azure.endpoint != "container-instances":
+        return "Nothing more: the plan of the web app is paid whichever version is live."
+    from infra.azure.provisioning.costs import container_costs
 
-    costs = estimate(compose(environment.name, settings))
+    costs = container_costs(environment)
     return (
-        f"About {costs.total:.0f} {costs.currency} a month for all of {environment.name}, whichever version is live "
-        f"(list prices of {costs.as_of} for {costs.region})."
+        f"About {costs.total:.0f} {costs.currency} a month for the containers of {environment.name}, the live version "
+        f"and the one before, whichever version is live (list prices of {costs.as_of} for {costs.region}). "
+        f"`ahc run infrastructure -p mode=plan -p environment={environment.name}` estimates all of {environment.name}."
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployments.display import colours as show
-from infra.azure_devops.project_file import PLATFORM, PREFIX, Wanted, read_wanted
+from infra.azure_devops.project_file import PLATFORM, PREFIX, ProjectFile, read_project_file
 from infra.config.environments import environment_names, load_environment
 from infra.errors import ConfigurationError
 from infra.settings import Settings, get_settings
@@ -36,8 +36,8 @@ def init(
     Examples: `ahc devops init --dry-run`, `ahc devops init --organisation https://dev.azure.com/contoso`
     """
     settings = get_settings()
-    wanted = read_wanted(file or settings.devops, organisation=organisation, project=project)
-    changes = _set_up(wanted, settings, dry_run=dry_run)
+    project_file = read_project_file(file or settings.devops, organisation=organisation, project=project)
+    changes = _set_up(project_file, settings, dry_run=dry_run)
     if as_json:
         show.show_json({"applied": not dry_run, "changes": changes})
         return
@@ -59,11 +59,11 @@ def approver(
 
     settings = get_settings()
     address, project, build, stage = _build_variables()
-    wanted = read_wanted(settings.devops)
+    project_file = read_project_file(settings.devops)
     place = environment.removeprefix(PREFIX)
-    gates = wanted.platform if place == PLATFORM else load_environment(place, settings.environments).gates
+    gates = project_file.platform if place == PLATFORM else load_environment(place, settings.environments).gates
     with _organisation(address) as devops:
-        found = find_approver(devops, project, int(build), stage, gates, place, wanted.mirror or "")
+        found = find_approver(devops, project, int(build), stage, gates, place, project_file.mirror or "")
     if gates.approval and not found.name:
         print(
             f"{place} asks for an approval, and Azure DevOps had none for the stage {stage}: Prefect will ask. "
@@ -84,9 +84,9 @@ def mirror(as_json: AsJson = False) -> None:
     from infra.backend import ledger
 
     settings = get_settings()
-    wanted = read_wanted(settings.devops)
-    with _organisation(_required(wanted)) as devops:
-        carried = carry_over(devops, wanted, ledger(settings).events, environment_names(settings.environments))
+    project_file = read_project_file(settings.devops)
+    with _organisation(_required(project_file)) as devops:
+        carried = carry_over(devops, project_file, ledger(settings).events, environment_names(settings.environments))
     if as_json:
         show.show_json(carried)
         return
@@ -104,7 +104,7 @@ def describe(change: "Change") -> str:
     )
 
 
-def _set_up(wanted: Wanted, settings: Settings, *, dry_run: bool) -> "tuple[Change, ...]":
+def _set_up(project_file: ProjectFile, settings: Settings, *, dry_run: bool) -> "tuple[Change, ...]":
     from urllib.parse import urlsplit
 
     from infra.azure.access.resources import platform_resources, subscription
@@ -113,7 +113,7 @@ def _set_up(wanted: Wanted, settings: Settings, *, dry_run: bool) -> "tuple[Chan
     from infra.azure_devops.setup import Azure, set_up
     from infra.azure_devops.webhook import SECRET
 
-    address = _required(wanted)
+    address = _required(project_file)
     vault = platform_resources(settings).key_vault_url
     azure = Azure(
         identity=pipelines_identity(settings),
@@ -121,7 +121,7 @@ def _set_up(wanted: Wanted, settings: Settings, *, dry_run: bool) -> "tuple[Chan
         vault=(urlsplit(vault).hostname or "").partition(".")[0],
     )
     with _organisation(address) as devops:
-        return set_up(devops, wanted, azure, settings, lambda: ensure_secret(vault, SECRET), dry_run=dry_run)
+        return set_up(devops, project_file, azure, settings, lambda: ensure_secret(vault, SECRET), dry_run=dry_run)
 
 
 def _conclusion(changes: "tuple[Change, ...]", *, dry_run: bool) -> str:
@@ -140,14 +140,14 @@ def _organisation(address: str) -> "DevOps":
     return DevOps(address, authorization)
 
 
-def _required(wanted: Wanted) -> str:
-    if wanted.organisation is None:
+def _required(project_file: ProjectFile) -> str:
+    if project_file.organisation is None:
         raise ConfigurationError(
             "No organisation of Azure DevOps is named.",
             next_step="Set `organisation: https://dev.azure.com/NAME` in deployments/devops.yaml, or give "
             "--organisation.",
         )
-    return wanted.organisation
+    return project_file.organisation
 
 
 def _build_variables() -> list[str]:

@@ -77,19 +77,21 @@ def plan(name: str, composed: Composed, settings: Settings) -> Plan:
     exists = group_exists(target)
     with _refusals(f"foreseeing what {target.deployment} changes"):
         if exists:
-            found = deployments.begin_what_if(
+            answer = deployments.begin_what_if(
                 target.group, target.deployment, {"properties": _properties(composed)}
             ).result()
         else:
-            found = deployments.begin_what_if_at_subscription_scope(
+            answer = deployments.begin_what_if_at_subscription_scope(
                 target.deployment, {"location": composed.location, "properties": _with_group(target, composed)}
             ).result()
-        if found.error is not None:
-            codes, message = innermost(found.error)
+        if answer.error is not None:
+            codes, message = innermost(answer.error)
             raise ProvisioningFailed(
                 f"Azure can't foresee what {target.deployment} changes: {': '.join([*codes, message])}"
             )
-    return Plan(name=name, resource_group=target.group, location=composed.location, changes=read_changes(found.changes))
+    return Plan(
+        name=name, resource_group=target.group, location=composed.location, changes=read_changes(answer.changes)
+    )
 
 
 def provision(

@@ -51,8 +51,6 @@ class Composed(Frozen):
     parameters: dict[str, Any]
     """As ARM takes them: {"name": {"value": ...}}."""
     location: str
-    container: tuple[float, float] | None = None
-    """Cores and memory (GB) of the scoring container that releases add; None where there is none."""
 
 
 def compose(name: str, settings: Settings) -> Composed:
@@ -66,14 +64,11 @@ def compose(name: str, settings: Settings) -> Composed:
         ConfigurationError: There is no such environment, or the parameter file is missing or wrong; all that is wrong
             is named with file and key.
     """
-    container = None
     if name == PLATFORM:
         main, said = "platform.json", {"prefix": settings.azure_prefix}
     else:
         environment = load_environment(name, settings.environments)
         main, said = "environment.json", _said_by(environment, settings)
-        if environment.azure.endpoint == "container-instances":
-            container = (environment.azure.cpu, environment.azure.memory_gb)
     template = _inlined(_json(TEMPLATES / main))
     path = settings.azure_parameters / f"{name}.json"
     given = _given(path)
@@ -84,7 +79,6 @@ def compose(name: str, settings: Settings) -> Composed:
         template=template,
         parameters={**given, **values},
         location=given["location"]["value"],
-        container=container,
     )
 
 

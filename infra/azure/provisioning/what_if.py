@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
+from pydantic import Field
+
 from model.values import Frozen
 
 Kind = Literal["Create", "Modify", "Delete", "NoChange", "Ignore", "Unsupported"]
@@ -44,6 +46,8 @@ class ResourceChange(Frozen):
     """Reported property changes that are none."""
     reason: str = ""
     """Why what-if can't tell, where it can't."""
+    body: dict[str, Any] = Field(default={}, exclude=True, repr=False)
+    """The resource as it will be, as far as what-if computes it; what reads a stored plan finds none."""
 
     @property
     def type(self) -> str:
@@ -72,9 +76,9 @@ class Plan(Frozen):
         return self.of("Create", "Modify", "Delete")
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line: how many of which kind."""
-        counts = [f"{len(found)} to {kind.lower()}" for kind in EFFECTS if (found := self.of(kind))]
+        counts = [f"{len(changes)} to {kind.lower()}" for kind in EFFECTS if (changes := self.of(kind))]
         unsure = len(self.of("Unsupported"))
         return ", ".join([*counts, *([f"{unsure} not foreseeable"] if unsure else [])]) or "no changes"
 
@@ -83,35 +87,33 @@ def resource_type(resource_id: str) -> str:
     """The type of a resource, from its id; `unknown` where that is an expression that only a deployment computes."""
     if not resource_id.startswith("/"):
         return "unknown"
-    _, found, tail = resource_id.rpartition("/providers/")
-    if not found:
+    _, provider, tail = resource_id.rpartition("/providers/")
+    if not provider:
         return "Microsoft.Resources/resourceGroups"
     namespace, *rest = tail.split("/")
     return "/".join([namespace, *rest[::2]])
 
 
-def read_changes(found: Any) -> tuple[ResourceChange, ...]:
+def read_changes(changes: Any) -> tuple[ResourceChange, ...]:
     """The changes of a what-if result (azure.mgmt.resource WhatIfChange), those that matter most first."""
     order = [*EFFECTS, "Unsupported", "NoChange", "Ignore"]
-    changes = [_read(change) for change in found or ()]
-    return tuple(sorted(changes, key=lambda change: (order.index(change.kind), change.type, change.resource_id)))
+    read = [_read(change) for change in changes or ()]
+    return tuple(sorted(read, key=lambda change: (order.index(change.kind), change.type, change.resource_id)))
 
 
 def _read(change: Any) -> ResourceChange:
-    kind = str(change.change_type)
-    identifier = str(change.resource_id)
+    kind, identifier = change.change_type, str(change.resource_id)
     if kind not in (*EFFECTS, "NoChange", "Ignore"):
         # "Deploy" means that it would be deployed, with what outcome Azure can't tell.
         return ResourceChange(resource_id=identifier, kind="Unsupported", reason=change.unsupported_reason or kind)
-    if kind != "Modify":
-        return ResourceChange.model_validate({"resource_id": identifier, "kind": kind})
-    told = list(_flat(change.delta, ""))
-    real = tuple(item for item in told if not is_noise(resource_type(identifier), item))
+    reported = list(_flat(change.delta, "")) if kind == "Modify" else []
+    real = tuple(item for item in reported if not is_noise(resource_type(identifier), item))
     return ResourceChange(
         resource_id=identifier,
-        kind="Modify" if real else "NoChange",
+        kind="NoChange" if kind == "Modify" and not real else str(kind),
         properties=real,
-        noise=len(told) - len(real),
+        noise=len(reported) - len(real),
+        body=change.after or {},
     )
 
 
@@ -125,8 +127,8 @@ def is_noise(kind: str, change: PropertyChange) -> bool:
     left_alone = change.kind == "Delete" and not re.match(r"tags\b|.*\[\d+\]$", change.path)
     uncomputed = re.fullmatch(r"\[\w+\(.*\]", change.after) is not None
     same_id = change.before.startswith("/subscriptions/") and change.before.lower() == change.after.lower()
-    known = any(re.search(types, kind) and re.search(path, change.path) for types, path, _ in NOISE)
-    return left_alone or uncomputed or same_id or known
+    noise = any(re.search(types, kind) and re.search(path, change.path) for types, path, _ in NOISE)
+    return left_alone or uncomputed or same_id or noise
 
 
 def _flat(delta: Any, prefix: str) -> Iterator[PropertyChange]:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from infra.azure_devops.client import DevOps
-from infra.azure_devops.project_file import Wanted, read_wanted
+from infra.azure_devops.project_file import ProjectFile, read_project_file
 from infra.azure_devops.sign_in import TOKEN_OF_A_BUILD, TOKEN_OF_A_PERSON, authorization
 from infra.settings import PROJECT
 from tests.support.azure_devops.organisation import PAT, StandIn
@@ -40,6 +40,6 @@ def secret() -> SecretStr:
 
 
 @pytest.fixture
-def wanted(organisation) -> Wanted:
+def project_file(organisation) -> ProjectFile:
     """The shipped file, for this organisation."""
-    return read_wanted(PROJECT / "deployments" / "devops.yaml", organisation=organisation.address)
+    return read_project_file(PROJECT / "deployments" / "devops.yaml", organisation=organisation.address)

@@ -192,13 +192,15 @@ def test_a_decision_from_before_the_build_was_queued_is_another_ones(settings, o
     assert mirrored(capsys) == []
 
 
-def test_who_was_quicker_in_azure_devops_stays_the_one_who_decided(settings, organisation, decided, devops, wanted):
+def test_who_was_quicker_in_azure_devops_stays_the_one_who_decided(
+    settings, organisation, decided, devops, project_file
+):
     stage_waits(organisation)
     decided("approved")
     organisation.approvals[0]["status"] = "rejected"
-    pipelines = {"AHImgClassifier-cd": wanted.pipelines["AHImgClassifier-cd"]}
-    wanted = wanted.model_copy(update={"pipelines": pipelines})
-    assert carry_over(devops, wanted, ledger(settings).events, ["production"]) == ()
+    pipelines = {"AHImgClassifier-cd": project_file.pipelines["AHImgClassifier-cd"]}
+    project_file = project_file.model_copy(update={"pipelines": pipelines})
+    assert carry_over(devops, project_file, ledger(settings).events, ["production"]) == ()
     assert organisation.approvals[0]["status"] == "rejected"
 
 

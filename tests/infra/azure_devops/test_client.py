@@ -85,16 +85,16 @@ def test_an_organisation_that_doesnt_answer_is_unavailable(waits):
 MODEL = LiveModel(name="food", version=7, digest="d" * 64)
 
 
-def test_a_webhook_starts_what_listens_when_it_is_signed_right(organisation, wanted, secret):
-    organisation.secrets[wanted.webhook] = secret.get_secret_value()
-    announce(wanted, MODEL, secret)
+def test_a_webhook_starts_what_listens_when_it_is_signed_right(organisation, project_file, secret):
+    organisation.secrets[project_file.webhook] = secret.get_secret_value()
+    announce(project_file, MODEL, secret)
     (event,) = organisation.received
     assert event["type"] == "Microsoft.MachineLearningServices.ModelRegistered"
     assert event["data"] == {"ModelName": "food", "ModelVersion": "7"}
 
 
-def test_a_webhook_with_another_secret_is_refused(organisation, wanted, secret):
-    organisation.secrets[wanted.webhook] = "another"
+def test_a_webhook_with_another_secret_is_refused(organisation, project_file, secret):
+    organisation.secrets[project_file.webhook] = "another"
     with pytest.raises(DevOpsRefused, match="checksum"):
-        announce(wanted, MODEL, secret)
+        announce(project_file, MODEL, secret)
     assert organisation.received == []

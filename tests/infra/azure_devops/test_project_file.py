@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from infra.azure_devops.project_file import Group, Pipeline, Wanted, read_wanted
+from infra.azure_devops.project_file import Group, Pipeline, ProjectFile, read_project_file
 from infra.errors import ConfigurationError
 from infra.settings import PROJECT
 
@@ -13,14 +13,14 @@ WHOLE = "project: P\nrepository: R\napprovers: [x]\npipelines:\n  ci: {file: ci.
 
 
 def test_the_shipped_file_names_nobodys_organisation():
-    assert read_wanted(FILE).organisation is None
+    assert read_project_file(FILE).organisation is None
 
 
 def test_every_key_is_in_the_document():
     text = (PROJECT / "docs" / "devops.md").read_text(encoding="utf-8")
     table = text.split("The keys of `deployments/devops.yaml`:")[1].split("\n\nNot made")[0]
     documented = set(re.findall(r"`((?:groups|pipelines)\.NAME\.\w+|\w+)`", "\n".join(table.splitlines())))
-    real = set(Wanted.model_fields) - {"groups", "pipelines"}
+    real = set(ProjectFile.model_fields) - {"groups", "pipelines"}
     real |= {f"groups.NAME.{key}" for key in Group.model_fields}
     real |= {f"pipelines.NAME.{key}" for key in Pipeline.model_fields}
     assert real <= documented
@@ -43,12 +43,12 @@ def test_what_is_wrong_is_named_with_the_file_and_the_nearest_word(tmp_path, tex
     path = tmp_path / "devops.yaml"
     path.write_text(text)
     with pytest.raises(ConfigurationError) as refused:
-        read_wanted(path)
+        read_project_file(path)
     assert str(path) in str(refused.value)
     assert said in str(refused.value)
 
 
 def test_an_option_wins_over_the_file():
-    assert read_wanted(FILE, organisation="https://dev.azure.com/contoso/", project="Other") == read_wanted(
+    assert read_project_file(FILE, organisation="https://dev.azure.com/contoso/", project="Other") == read_project_file(
         FILE
     ).model_copy(update={"organisation": "https://dev.azure.com/contoso", "project": "Other"})

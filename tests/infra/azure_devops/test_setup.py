@@ -39,13 +39,13 @@ def identity(settings) -> PipelinesIdentity:
 
 
 @pytest.fixture
-def init(settings, identity, organisation, devops, wanted, secret):
+def init(settings, identity, organisation, devops, project_file, secret):
     """Runs it as often as it is called, with changes of the file."""
 
     def run_it(*, dry_run: bool = False, **changed):
-        changed = {"groups": {**wanted.groups, "ahc-names": Group(variables={"AHC_BACKEND": "azure"})}, **changed}
+        changed = {"groups": {**project_file.groups, "ahc-names": Group(variables={"AHC_BACKEND": "azure"})}, **changed}
         azure = Azure(identity=identity, subscription_id=SUBSCRIPTION, vault="kv-ahc-platform")
-        return set_up(devops, wanted.model_copy(update=changed), azure, settings, lambda: secret, dry_run=dry_run)
+        return set_up(devops, project_file.model_copy(update=changed), azure, settings, lambda: secret, dry_run=dry_run)
 
     return run_it
 
@@ -104,7 +104,7 @@ def test_a_connection_made_anew_is_trusted_again(init, organisation, identity, s
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 def test_killed_at_any_request_the_next_run_completes(init, organisation, method):
-    """Each run is cut off at its next new write, before or after the work, until one comes through."""
+    """Each run is cut off at its next new write, before or after the plan, until one comes through."""
     runs = 0
     while True:
         organisation.faults[:] = [Fault(method, "/", 403, after_work=runs % 2 == 0)]
@@ -218,8 +218,8 @@ def test_a_thing_of_another_kind_under_the_same_name_is_not_touched(init, organi
     assert organisation.written == []
 
 
-def test_a_pipeline_that_names_an_unknown_environment_changes_nothing(init, organisation, wanted):
-    pipelines = {"cd": next(iter(wanted.pipelines.values())).model_copy(update={"environments": ("prodution",)})}
+def test_a_pipeline_that_names_an_unknown_environment_changes_nothing(init, organisation, project_file):
+    pipelines = {"cd": next(iter(project_file.pipelines.values())).model_copy(update={"environments": ("prodution",)})}
     with pytest.raises(ConfigurationError, match="did you mean `production`"):
         init(pipelines=pipelines)
     assert organisation.calls == []

@@ -189,14 +189,14 @@ def test_a_version_from_before_and_a_live_model_of_another_name_are_no_obstacle(
     assert "The registry doesn't say where its images are" in page
 
 
-def test_on_azure_the_cost_of_the_environment_is_that_of_its_templates(monkeypatch):
+def test_on_azure_the_cost_of_a_release_is_that_of_its_containers(monkeypatch):
     monkeypatch.setenv("AHC_BACKEND", "azure")
     monkeypatch.setenv("AHC_AZURE_SUBSCRIPTION_ID", "00000000-0000-0000-0000-000000000001")
     get_settings.cache_clear()
     target = load_environment("production", get_settings().environments)
     page = evidence_page(candidate(), target, "Jan", Opponent(told="Nothing is live."), None, "No data.")
     get_settings.cache_clear()
-    assert re.search(r"About \d+ USD a month for all of production", page), page
+    assert re.search(r"About \d+ USD a month for the containers of production", page), page
     # Nothing of Azure answers here: the rest is said to be unknown.
     assert page.count("Not known: ") == 2
 

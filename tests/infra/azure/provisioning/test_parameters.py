@@ -28,7 +28,6 @@ def test_values_said_elsewhere_are_taken_from_there(settings, tmp_path):
     assert values["platformResourceGroup"] == "rg-shop-platform"
     assert values["platformSubscriptionId"] == benches.SUBSCRIPTION
     assert given.location == "westeurope"
-    assert given.container == (1, 2)
 
 
 def test_an_environment_of_ones_own_takes_a_parameter_file_of_ones_own(settings, tmp_path):

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from infra.azure.access.resources import PLATFORM
-from infra.azure.provisioning.arm_expansion import planned
 from infra.azure.provisioning.templates import TEMPLATES, compose
 from tests.support.azure import parameters
+from tests.support.azure.expanded_template import expand
 from tests.support.azure.parameters import ENVIRONMENTS, PRIVATE, change, with_environment
 
 pytestmark = pytest.mark.azure
@@ -45,7 +45,7 @@ def lint(program: str, folder: Path, config: Path, **composed) -> tuple[set[tupl
     folder.mkdir()
     for name, each in composed.items():
         # checkov doesn't look into nested templates, nor at what loops make: it gets the plan.
-        resources = [{**item.body, "name": name_of(item.name, number)} for number, item in enumerate(planned(each))]
+        resources = [{**item.body, "name": name_of(item.name, number)} for number, item in enumerate(expand(each))]
         document = {"$schema": each.template["$schema"], "contentVersion": "1.0.0.0", "resources": resources}
         (folder / f"{name}.json").write_text(json.dumps(document))
     command = [program, "--config-file", str(config), "--directory", str(folder)]

@@ -87,7 +87,7 @@ def test_what_is_provisioned_has_nothing_to_change(settings):
     deploy(settings)
     planned = plan(PLATFORM, composed(PLATFORM), settings)
     assert planned.effects == ()
-    assert planned.told == "no changes"
+    assert planned.summary == "no changes"
 
 
 def test_a_changed_property_is_told_with_its_value_before_and_after(settings):
@@ -112,7 +112,7 @@ def test_a_deleted_resource_is_to_be_created_again_and_one_beside_the_template_i
     planned = plan(PLATFORM, composed(PLATFORM), settings)
     assert [(change.kind, change.name) for change in planned.effects] == [("Create", "id-ahc-platform")]
     assert [change.name for change in planned.of("Ignore")] == ["id-by-hand"]
-    assert planned.told == "1 to create"
+    assert planned.summary == "1 to create"
 
 
 def test_a_template_that_azure_refuses_is_told_by_its_own_words(settings):

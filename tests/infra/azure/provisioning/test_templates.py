@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from infra.azure.access.resources import PLATFORM
-from infra.azure.provisioning.arm_expansion import planned
 from infra.azure.provisioning.templates import DEPLOYMENT, TEMPLATES, compose
 from infra.settings import Settings
 from tests.support.azure import bench as benches
 from tests.support.azure import parameters
+from tests.support.azure.expanded_template import expand
 from tests.support.azure.parameters import BENCH, EVERYTHING, GROUP, PRIVATE, TARGETS, change, with_environment
 
 pytestmark = pytest.mark.azure
@@ -150,14 +150,14 @@ def everything(target, settings, tmp_path):
     """All that a target can make; of an environment with a public endpoint, a private one and a web app."""
     if target == PLATFORM:
         change(settings.azure_parameters / "platform.json", **{**EVERYTHING, **PRIVATE})
-        return planned(compose(target, settings))
-    plans = planned(compose(target, settings))
+        return expand(compose(target, settings))
+    plans = expand(compose(target, settings))
     change(settings.azure_parameters / f"{target}.json", **PRIVATE)
     for number, azure in enumerate(({"private": True}, {"endpoint": "app-service"})):
         if number:
             change(settings.azure_parameters / f"{target}.json", privateEndpoints=False, allowedAddresses=[])
         (tmp_path / str(number)).mkdir()
-        plans += planned(compose(target, with_environment(settings, tmp_path / str(number), target, **azure)))
+        plans += expand(compose(target, with_environment(settings, tmp_path / str(number), target, **azure)))
     return plans
 
 
@@ -227,14 +227,14 @@ NETWORK = {
 )
 def test_people_and_flows_may_do_what_a_release_takes_and_no_more(settings, tmp_path, azure, more):
     change(settings.azure_parameters / "test.json", operatorsGroupId=GROUP)
-    plan = planned(compose("test", with_environment(settings, tmp_path, **azure)))
+    plan = expand(compose("test", with_environment(settings, tmp_path, **azure)))
     for who in ("flows-roles", "operators-roles"):
         assert given_roles(plan, who) == RELEASES | more
 
 
 def test_people_may_build_images_in_the_registry_and_nowhere_else(settings):
     change(settings.azure_parameters / "platform.json", operatorsGroupId=GROUP)
-    given = given_roles(planned(compose(PLATFORM, settings)), "operators-roles")
+    given = given_roles(expand(compose(PLATFORM, settings)), "operators-roles")
     building = {scope for role, scope in given if role == "Container Registry Tasks Contributor"}
     assert building == {"Microsoft.ContainerRegistry/registries/crahc*"}
 
