@@ -155,7 +155,7 @@ def provision_infrastructure(name: str) -> Built:
         name,
         compose(name, settings),
         settings,
-        told=lambda operation, ended, total: _tell(progress, operation, ended, total),
+        tell=lambda operation, ended, total: _tell(progress, operation, ended, total),
     )
     progress.update(1, 1, f"{name} is as its template says")
     _show_operations(done)

@@ -87,32 +87,32 @@ class PlaceCredential:
         from azure.core.exceptions import ClientAuthenticationError
         from azure.identity import CredentialUnavailableError
 
-        said = {}
+        reasons = {}
         for name in [self._chosen] if self._chosen else self._ways:
             try:
                 token = ask(self._credential(name))
             except CredentialUnavailableError as error:
-                said[name] = error.message
+                reasons[name] = error.message
             except ClientAuthenticationError as error:
                 if (outage := _outage_behind(error)) is not None:
                     # Made anew next time: the credential would remember the outage for a minute.
                     self._made.pop(name, None)
                     raise outage from error
-                said[name] = error.message
+                reasons[name] = error.message
                 # An identity that is refused is what is wrong; going on to another would hide it.
                 break
             else:
                 self._chosen = name
                 return token
-        raise ClientAuthenticationError(message=self._account(said))
+        raise ClientAuthenticationError(message=self._account(reasons))
 
     def _credential(self, name: str) -> Any:
         if name not in self._made:
             self._made[name] = self._ways[name]()
         return self._made[name]
 
-    def _account(self, said: dict[str, str]) -> str:
-        tried = [f"{name}: {' '.join(reason.split())}" for name, reason in said.items()]
+    def _account(self, reasons: dict[str, str]) -> str:
+        tried = [f"{name}: {' '.join(reason.split())}" for name, reason in reasons.items()]
         passed_over = [f"{name}: not tried, {reason}" for name, reason in self._absent.items()]
         return "No way to sign in to Azure worked.\n  " + "\n  ".join(tried + passed_over)
 
@@ -139,14 +139,14 @@ class ThreadedCredential:
 def _ways() -> list[_Way]:
     import azure.identity as identity
 
-    given = os.environ.get
-    client = given("AZURE_CLIENT_ID")
+    variable = os.environ.get
+    client = variable("AZURE_CLIENT_ID")
     return [
         _Way(
             "client secret",
             _unset("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"),
             lambda: identity.ClientSecretCredential(
-                given("AZURE_TENANT_ID", ""), client or "", given("AZURE_CLIENT_SECRET", ""), **OPTIONS
+                variable("AZURE_TENANT_ID", ""), client or "", variable("AZURE_CLIENT_SECRET", ""), **OPTIONS
             ),
         ),
         _Way(
@@ -158,8 +158,8 @@ def _ways() -> list[_Way]:
             "Azure Pipelines",
             _unset("SYSTEM_ACCESSTOKEN", "SYSTEM_OIDCREQUESTURI", *PIPELINE_VARIABLES.values()),
             lambda: identity.AzurePipelinesCredential(
-                system_access_token=given("SYSTEM_ACCESSTOKEN", ""),
-                **{argument: given(name, "") for argument, name in PIPELINE_VARIABLES.items()},
+                system_access_token=variable("SYSTEM_ACCESSTOKEN", ""),
+                **{argument: variable(name, "") for argument, name in PIPELINE_VARIABLES.items()},
                 **OPTIONS,
             ),
         ),
@@ -200,6 +200,6 @@ def _is_busy(error: BaseException) -> bool:
     # azure-identity keeps the answer; MSAL, below it, tells the status only in its words.
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is None:
-        told = re.fullmatch(r"HTTP Error: (\d{3})", str(error))
-        status = int(told[1]) if told else 0
+        match = re.fullmatch(r"HTTP Error: (\d{3})", str(error))
+        status = int(match[1]) if match else 0
     return bool(status == 429 or status >= 500)

@@ -5,9 +5,9 @@ Error codes decide before HTTP statuses: a quota comes as 400, 403, 409 or insid
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from infra.azure.access.roles import what_to_grant
 from infra.errors import (
@@ -106,32 +106,50 @@ CAPACITY: Final = frozenset(code for code in CODES[QuotaExceeded] if "Allocation
 }
 
 
-@contextmanager
-def azure_errors(doing: str) -> Iterator[None]:
-    """Raise SDK errors as errors of ours; `doing` completes "while ..." in the message.
+T = TypeVar("T")
 
-    "Not found" is left to the caller, who knows what it means (azure.core.exceptions.ResourceNotFoundError).
+
+@contextmanager
+def azure_errors(doing: str, missing: PlatformError | None = None) -> Iterator[None]:
+    """Raise errors of the SDKs as `PlatformError`.
+
+    Args:
+        doing: Completes "while ..." in the message.
+        missing: Is raised in place of azure.core.exceptions.ResourceNotFoundError; without it, that one passes, as the
+            caller knows what it means.
     """
     from azure.core import exceptions
 
     try:
         yield
-    except exceptions.ResourceNotFoundError:
-        raise
+    except exceptions.ResourceNotFoundError as error:
+        if missing is None:
+            raise
+        raise missing from error
     except exceptions.AzureError as error:
         # A traceback would print the chained error too.
         raise translation(error, doing) from (None if SIGNATURE.search(str(error)) else error)
 
 
+def if_present(ask: Callable[[], T]) -> T | None:
+    """What Azure answers to this request; None where it has no such thing."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        return ask()
+    except ResourceNotFoundError:
+        return None
+
+
 def azure_error_behind(error: BaseException) -> "AzureError | None":
     """The SDK error that caused this one, however often it was wrapped; None without, or where no SDK is loaded."""
     core = sys.modules.get("azure.core.exceptions")
-    seen: BaseException | None = error if core else None
-    while core is not None and seen is not None:
-        if isinstance(seen, core.AzureError):
-            found: AzureError = seen
-            return found
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    cause: BaseException | None = error if core else None
+    while core is not None and cause is not None:
+        if isinstance(cause, core.AzureError):
+            azure_error: AzureError = cause
+            return azure_error
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
 
 
@@ -154,30 +172,30 @@ def _of_answer(error: Any, doing: str) -> PlatformError:
     status = error.status_code or 0
     message = SIGNATURE.sub("***", error.message or str(error))
     codes = error_codes(error)
-    said = f"Azure answered {' '.join([str(status or 'an error'), *codes[:1]])} while {doing}: {message}"
+    text = f"Azure answered {' '.join([str(status or 'an error'), *codes[:1]])} while {doing}: {message}"
     if isinstance(error, exceptions.ResourceNotFoundError):
-        return NotProvisioned(said)
-    found = refusal(codes, status, message, said)
-    if isinstance(error, exceptions.ClientAuthenticationError) and not isinstance(found, ServiceUnavailable):
+        return NotProvisioned(text)
+    refused = refusal(codes, status, message, text)
+    if isinstance(error, exceptions.ClientAuthenticationError) and not isinstance(refused, ServiceUnavailable):
         return NoCredentials(f"Azure did not accept this identity while {doing}: {message}")
-    return found
+    return refused
 
 
-def refusal(codes: Sequence[str], status: int, message: str, said: str) -> PlatformError:
+def refusal(codes: Sequence[str], status: int, message: str, text: str) -> PlatformError:
     """What a refusal is called here.
 
     Args:
         codes: Azure's error codes, outermost first.
         status: Of the answer; 200 where an operation ended as failed.
         message: Azure's own words.
-        said: The message of the error.
+        text: The message of the error.
     """
-    kind = next((kind for kind, known in CODES.items() if known & set(codes)), None) or _by_status(status, message)
+    kind = next((kind for kind, its in CODES.items() if its & set(codes)), None) or _by_status(status, message)
     if kind is AccessDenied:
-        return AccessDenied(said, next_step=what_to_grant(message, codes))
+        return AccessDenied(text, next_step=what_to_grant(message, codes))
     if kind is QuotaExceeded and CAPACITY & set(codes):
-        return QuotaExceeded(said, next_step=NO_CAPACITY)
-    return kind(said)
+        return QuotaExceeded(text, next_step=NO_CAPACITY)
+    return kind(text)
 
 
 def _by_status(status: int, message: str) -> type[PlatformError]:
@@ -192,15 +210,15 @@ def _by_status(status: int, message: str) -> type[PlatformError]:
 
 def error_codes(error: Any) -> list[str]:
     """All codes of an answer, outermost first: its own, those of its details and those quoted in its messages."""
-    found = [str(getattr(error, "error_code", None) or "")]
-    waiting = [error.error] if getattr(error, "error", None) else []
-    while waiting:
-        item = waiting.pop(0)
-        found.append(str(getattr(item, "code", None) or ""))
-        waiting += getattr(item, "details", None) or []
+    codes = [str(getattr(error, "error_code", None) or "")]
+    queue = [error.error] if getattr(error, "error", None) else []
+    while queue:
+        item = queue.pop(0)
+        codes.append(str(getattr(item, "code", None) or ""))
+        queue += getattr(item, "details", None) or []
     # A failed template deployment quotes the answer of the service as JSON, within a message.
-    found += re.findall(r'\\?"code\\?"\s*:\s*\\?"(\w+)', error.message or "")
-    return list(dict.fromkeys(filter(None, found)))
+    codes += re.findall(r'\\?"code\\?"\s*:\s*\\?"(\w+)', error.message or "")
+    return list(dict.fromkeys(filter(None, codes)))
 
 
 def _of_azure_ml(error: "AzureError", doing: str) -> PlatformError:
@@ -209,8 +227,8 @@ def _of_azure_ml(error: "AzureError", doing: str) -> PlatformError:
     behind = azure_error_behind(inner) if inner is not None else None
     if behind is not None:
         return translation(behind, doing)
-    said = f"{type(error).__name__} while {doing}: {error.message}"
+    text = f"{type(error).__name__} while {doing}: {error.message}"
     category = getattr(error, "error_category", None)
     if category == "UserError":
-        return ConfigurationError(said, next_step="Correct what the message names and run again.")
-    return ServiceUnavailable(said) if category == "SystemError" else PlatformError(said)
+        return ConfigurationError(text, next_step="Correct what the message names and run again.")
+    return ServiceUnavailable(text) if category == "SystemError" else PlatformError(text)

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from infra.azure.access.clients import client_options
 from infra.azure.access.credentials import credential
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.config.environments import Environment
 from infra.errors import ConfigurationError, NotProvisioned
 from infra.settings import Settings
@@ -102,13 +102,13 @@ def subscription(settings: Settings, environment: Environment | None = None) -> 
     Raises:
         ConfigurationError: None is set.
     """
-    found = (environment.azure.subscription_id if environment else None) or settings.azure_subscription_id
-    if not found:
+    subscription_id = (environment.azure.subscription_id if environment else None) or settings.azure_subscription_id
+    if not subscription_id:
         raise ConfigurationError(
             "AHC_AZURE_SUBSCRIPTION_ID is not set, so the subscription is unknown.",
             next_step="export AHC_AZURE_SUBSCRIPTION_ID=$(az account show --query id --output tsv)",
         )
-    return found
+    return subscription_id
 
 
 def platform_resources(settings: Settings) -> PlatformResources:
@@ -145,17 +145,14 @@ def _outputs(kind: type[Resources], name: str, subscription_id: str, settings: S
 
 @lru_cache(maxsize=16)
 def _read_outputs(subscription_id: str, group: str, deployment: str) -> dict[str, Any] | None:
-    from azure.core.exceptions import ResourceNotFoundError
     from azure.mgmt.resource import ResourceManagementClient
 
     with (
         azure_errors(f"reading the outputs of the deployment {deployment}"),
         ResourceManagementClient(credential(), subscription_id, **client_options()) as client,
     ):
-        try:
-            properties = client.deployments.get(group, deployment).properties
-        except ResourceNotFoundError:
-            return None
+        state = if_present(lambda: client.deployments.get(group, deployment))
+    properties = state.properties if state else None
     if properties is None or properties.provisioning_state != "Succeeded":
         return None
     return {name: output["value"] for name, output in (properties.outputs or {}).items()}

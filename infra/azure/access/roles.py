@@ -40,9 +40,9 @@ def what_to_grant(message: str, codes: Sequence[str]) -> str:
     elsewhere = next((ELSEWHERE[code] for code in codes if code in ELSEWHERE), None)
     if elsewhere:
         return elsewhere
-    action = _found(r"action '([^']+)'|[Aa]ction: '?([^'\r\n]+)", message)
-    scope = _found(r"over scope '([^']+)'|[Rr]esource: '?([^'\r\n]+)", message) or "RESOURCE_ID"
-    who = _found(r"object id '([^']+)'|oid=([0-9a-f-]+)", message) or "OBJECT_ID"
+    action = _first_group(r"action '([^']+)'|[Aa]ction: '?([^'\r\n]+)", message)
+    scope = _first_group(r"over scope '([^']+)'|[Rr]esource: '?([^'\r\n]+)", message) or "RESOURCE_ID"
+    who = _first_group(r"object id '([^']+)'|oid=([0-9a-f-]+)", message) or "OBJECT_ID"
     refused = " ".join((action, *codes))
     role = next((role for pattern, role in ROLES if re.search(pattern, refused)), GENERAL)
     return (
@@ -51,6 +51,6 @@ def what_to_grant(message: str, codes: Sequence[str]) -> str:
     )
 
 
-def _found(pattern: str, message: str) -> str:
+def _first_group(pattern: str, message: str) -> str:
     match = re.search(pattern, message)
     return next((group.strip() for group in match.groups() if group), "") if match else ""

@@ -1,13 +1,15 @@
 """Template deployments while they run: their operations, the nested ones too, and what stopped one."""
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
+from pydantic import TypeAdapter
+
 from infra.azure.access.clients import resource_client
-from infra.azure.access.errors import azure_errors, refusal
+from infra.azure.access.errors import azure_errors, if_present, refusal
 from infra.azure.provisioning.what_if import resource_type
 from infra.errors import PlatformError, ProvisioningFailed
 from model.values import Frozen
@@ -40,19 +42,16 @@ class Operation(Frozen):
         return f"{resource_type(self.resource_id)} {self.resource_id.rpartition('/')[2]}"
 
 
-Told = Callable[[Operation, int, int], None]
+Tell = Callable[[Operation, int, int], None]
 """Is called with each operation as it ends, how many have ended, and how many there are as far as is known."""
 
 
 def state_of(target: Target) -> Any:
     """The deployment's properties (azure.mgmt.resource DeploymentPropertiesExtended); None where there is none."""
-    from azure.core.exceptions import ResourceNotFoundError
-
+    deployments = resource_client(target.subscription_id).deployments
     with azure_errors(f"reading the deployment {target.deployment}"):
-        try:
-            return resource_client(target.subscription_id).deployments.get(target.group, target.deployment).properties
-        except ResourceNotFoundError:
-            return None
+        deployment = if_present(lambda: deployments.get(target.group, target.deployment))
+    return deployment and deployment.properties
 
 
 def is_running(target: Target) -> bool:
@@ -60,12 +59,12 @@ def is_running(target: Target) -> bool:
     return state is not None and state.provisioning_state not in ENDED
 
 
-def follow(target: Target, told: Told, *, expected: int, poll_seconds: float) -> tuple[Operation, ...]:
+def follow(target: Target, tell: Tell, *, expected: int, poll_seconds: float) -> tuple[Operation, ...]:
     """Wait until a deployment has ended, whoever started it; answers its operations.
 
     Args:
         target: The deployment.
-        told: Hears of each operation as it ends.
+        tell: Hears of each operation as it ends.
         expected: How many operations there will be, as far as is known.
         poll_seconds: Between two looks at it.
 
@@ -73,46 +72,41 @@ def follow(target: Target, told: Told, *, expected: int, poll_seconds: float) ->
         ProvisioningFailed: Names the resource, the code and the message of the innermost operation that failed.
         AccessDenied, QuotaExceeded, ServiceUnavailable, Conflict: Where that is what stopped it.
     """
-    known: dict[str, Operation] = {}
+    operations: dict[str, Operation] = {}
     while True:
         state = state_of(target)
         with azure_errors(f"following the deployment {target.deployment}"):
             for operation in _ended(target):
-                if operation.resource_id not in known:
-                    known[operation.resource_id] = operation
-                    told(operation, len(known), max(expected, len(known)))
+                if operation.resource_id not in operations:
+                    operations[operation.resource_id] = operation
+                    tell(operation, len(operations), max(expected, len(operations)))
         if state is None:
             raise ProvisioningFailed(f"The deployment {target.deployment} was deleted while it ran.")
         if state.provisioning_state in ENDED:
             break
         time.sleep(poll_seconds)
     if state.provisioning_state != "Succeeded":
-        raise _failure(target, state, [item for item in known.values() if not item.succeeded])
-    return tuple(known.values())
+        raise _failure(target, state, [item for item in operations.values() if not item.succeeded])
+    return tuple(operations.values())
 
 
 def _ended(target: Target) -> Iterator[Operation]:
     """What has ended, in the order of its end; inside nested deployments too."""
-    from azure.core.exceptions import ResourceNotFoundError
-
-    client = resource_client(target.subscription_id)
-    try:
-        items = list(client.deployment_operations.list(target.group, target.deployment))
-    except ResourceNotFoundError:
-        # A nested deployment that has been announced and not started yet.
-        return
-    for item in reversed(items):
-        found = item.properties
-        resource = found.target_resource
-        if resource is None or found.provisioning_operation in {"Read", "Action", "EvaluateDeploymentOutput"}:
+    operations = resource_client(target.subscription_id).deployment_operations
+    # None of a nested deployment that has been announced and not started yet.
+    items = if_present(lambda: list(operations.list(target.group, target.deployment)))
+    for item in reversed(items or []):
+        operation = item.properties
+        resource = operation.target_resource
+        if resource is None or operation.provisioning_operation in {"Read", "Action", "EvaluateDeploymentOutput"}:
             continue
         if (resource.resource_type or "").lower() == NESTED:
             inner = list(_ended(_target(resource.id)))
             yield from inner
-            if found.provisioning_state != "Failed" or not all(operation.succeeded for operation in inner):
+            if operation.provisioning_state != "Failed" or not all(item.succeeded for item in inner):
                 continue
-        if found.provisioning_state in ENDED:
-            yield _operation(found)
+        if operation.provisioning_state in ENDED:
+            yield _operation(operation)
 
 
 def _target(deployment_id: str) -> Target:
@@ -120,22 +114,16 @@ def _target(deployment_id: str) -> Target:
     return Target(parts[1], parts[3], parts[-1])
 
 
-def _operation(found: Any) -> Operation:
-    codes, message = innermost(found.status_message.error if found.status_message else None)
+def _operation(answer: Any) -> Operation:
+    codes, message = innermost(answer.status_message.error if answer.status_message else None)
+    succeeded = answer.provisioning_state == "Succeeded"
     return Operation(
-        resource_id=found.target_resource.id,
-        succeeded=found.provisioning_state == "Succeeded",
-        seconds=_seconds(found.duration),
+        resource_id=answer.target_resource.id,
+        succeeded=succeeded,
+        seconds=TypeAdapter(timedelta).validate_python(answer.duration or 0).total_seconds(),
         codes=codes,
-        message=message or (found.status_code if found.provisioning_state != "Succeeded" else "") or "",
+        message=message or (not succeeded and answer.status_code) or "",
     )
-
-
-def _seconds(duration: str | None) -> float:
-    """Of an ISO 8601 duration such as `PT1M2.5S`."""
-    found = re.fullmatch(r"P(?:(\d+)D)?T?(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?", duration or "")
-    days, hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0,) * 4
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def innermost(error: Any) -> tuple[tuple[str, ...], str]:
@@ -163,10 +151,10 @@ def _quoted(message: str) -> dict[str, Any] | None:
     if not message.lstrip().startswith("{"):
         return None
     try:
-        found = json.loads(message)
+        content = json.loads(message)
     except ValueError:
         return None
-    inner = found.get("error", found)
+    inner = content.get("error", content)
     return inner if isinstance(inner, dict) and "message" in inner else None
 
 
@@ -178,5 +166,5 @@ def _failure(target: Target, state: Any, failed: list[Operation]) -> PlatformErr
         where, codes, message = f" at {failed[-1].label}", failed[-1].codes, failed[-1].message
     else:
         where, (codes, message) = "", innermost(state.error)
-    said = f"The deployment {name} failed{where}: {': '.join([*codes[:1], message])}"
-    return refusal(codes, 200, message, said)
+    text = f"The deployment {name} failed{where}: {': '.join([*codes[:1], message])}"
+    return refusal(codes, 200, message, text)

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from infra.azure.access.clients import resource_client
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resources import platform_resources, subscription
 from infra.errors import NotProvisioned
 from infra.settings import Settings
@@ -31,8 +31,6 @@ class Trust(Frozen):
 
 def pipelines_identity(settings: Settings) -> PipelinesIdentity:
     """Raises: NotProvisioned, where the platform was provisioned without it, or not at all."""
-    from azure.core.exceptions import ResourceNotFoundError
-
     resource_id = platform_resources(settings).pipelines_identity_id
     missing = NotProvisioned(
         "The platform has no identity for pipelines.",
@@ -40,24 +38,16 @@ def pipelines_identity(settings: Settings) -> PipelinesIdentity:
     )
     if not resource_id:
         raise missing
-    with azure_errors(f"reading the identity {resource_id}"):
-        try:
-            found = _resources(settings).get_by_id(resource_id, VERSION).properties
-        except ResourceNotFoundError as error:
-            raise missing from error
-    return PipelinesIdentity(resource_id=resource_id, client_id=found["clientId"], tenant_id=found["tenantId"])
+    with azure_errors(f"reading the identity {resource_id}", missing):
+        facts = _resources(settings).get_by_id(resource_id, VERSION).properties
+    return PipelinesIdentity(resource_id=resource_id, client_id=facts["clientId"], tenant_id=facts["tenantId"])
 
 
 def read_trust(identity: PipelinesIdentity, name: str, settings: Settings) -> Trust | None:
     """The federated credential of this name; None without."""
-    from azure.core.exceptions import ResourceNotFoundError
-
     with azure_errors(f"reading the federated credential {name} of {identity.resource_id}"):
-        try:
-            found = _resources(settings).get_by_id(_credential_id(identity, name), VERSION).properties
-        except ResourceNotFoundError:
-            return None
-    return Trust(issuer=found["issuer"], subject=found["subject"], audiences=tuple(found["audiences"]))
+        answer = if_present(lambda: _resources(settings).get_by_id(_credential_id(identity, name), VERSION))
+    return Trust.model_validate(answer.properties) if answer else None
 
 
 def write_trust(identity: PipelinesIdentity, name: str, trust: Trust, settings: Settings) -> None:

@@ -7,11 +7,12 @@ deployed now, and what-if finds nothing to change, nothing is deployed.
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from infra.azure.access.clients import resource_client
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resources import (
     PLATFORM,
     deployment_name,
@@ -20,7 +21,7 @@ from infra.azure.access.resources import (
     resource_group,
     subscription,
 )
-from infra.azure.provisioning.deployments import Operation, Target, Told, follow, innermost, is_running, state_of
+from infra.azure.provisioning.deployments import Operation, Target, Tell, follow, innermost, is_running, state_of
 from infra.azure.provisioning.templates import Composed
 from infra.azure.provisioning.what_if import Plan, read_changes
 from infra.config.environments import load_environment
@@ -95,7 +96,7 @@ def plan(name: str, composed: Composed, settings: Settings) -> Plan:
 
 
 def provision(
-    name: str, composed: Composed, settings: Settings, *, told: Told, poll_seconds: float = POLL_SECONDS
+    name: str, composed: Composed, settings: Settings, *, tell: Tell, poll_seconds: float = POLL_SECONDS
 ) -> Provisioned:
     """Make reality what the template says, and wait for it. Where that is so already, nothing is deployed.
 
@@ -105,7 +106,7 @@ def provision(
         name: An environment, or `platform`.
         composed: Its template.
         settings: Of this process.
-        told: Hears of each operation as it ends.
+        tell: Hears of each operation as it ends.
         poll_seconds: Between two looks at the deployment.
 
     Raises:
@@ -117,17 +118,17 @@ def provision(
     if name != PLATFORM:
         forget_resources()
         platform_resources(settings)
-    ran: tuple[Operation, ...] = ()
+    operations: tuple[Operation, ...] = ()
     if is_running(target):
-        ran = follow(target, told, expected=0, poll_seconds=poll_seconds)
+        operations = follow(target, tell, expected=0, poll_seconds=poll_seconds)
     planned = plan(name, composed, settings)
     if planned.effects or not _is_deployed(target, composed):
         _start(target, composed, recover=_deleted_vault(target, planned))
-        ran = follow(target, told, expected=_expected(planned), poll_seconds=poll_seconds)
+        operations = follow(target, tell, expected=_expected(planned), poll_seconds=poll_seconds)
         if not _is_deployed(target, composed):
             raise Conflict(f"Somebody else deployed another template as {target.deployment} at the same time.")
     forget_resources()
-    return Provisioned(name=name, plan=planned, operations=ran)
+    return Provisioned(name=name, plan=planned, operations=operations)
 
 
 def _start(target: Target, composed: Composed, *, recover: bool = False) -> None:
@@ -155,16 +156,11 @@ def _deleted_vault(target: Target, planned: Plan) -> bool:
 
     Protection against purging keeps them for their retention; they come back with the secrets that they held.
     """
-    from azure.core.exceptions import ResourceNotFoundError
-
     resources = resource_client(target.subscription_id).resources
-    deleted = f"/subscriptions/{target.subscription_id}/providers/Microsoft.KeyVault/locations/{planned.location}"
-    for vault in planned.of("Create"):
-        if vault.type == VAULTS:
-            with azure_errors(f"looking for a deleted vault {vault.name}"), suppress(ResourceNotFoundError):
-                resources.get_by_id(f"{deleted}/deletedVaults/{vault.name}", VAULT_API)
-                return True
-    return False
+    location = f"/subscriptions/{target.subscription_id}/providers/Microsoft.KeyVault/locations/{planned.location}"
+    vaults = [f"{location}/deletedVaults/{change.name}" for change in planned.of("Create") if change.type == VAULTS]
+    with azure_errors("looking for deleted vaults"):
+        return any(if_present(partial(resources.get_by_id, vault, VAULT_API)) for vault in vaults)
 
 
 def _expected(planned: Plan) -> int:

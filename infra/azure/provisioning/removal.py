@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from infra.azure.access.clients import client_options, resource_client
 from infra.azure.access.credentials import credential
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resources import PLATFORM, forget_resources, resource_group, subscription
 from infra.azure.provisioning.deployments import Target
 from infra.azure.provisioning.provision import VAULTS, group_exists, target_of
@@ -63,7 +63,7 @@ def remove(name: str, settings: Settings, *, confirm: str) -> Removed:
     assignments = _delete_foreign_assignments(target, settings) if existed else 0
     if existed and name != PLATFORM:
         _delete_peering(name, settings)
-    vaults = tuple(item.name for item in _resources(target, VAULTS)) if existed else ()
+    vaults = tuple(item.name for item in resources_of(target, VAULTS)) if existed else ()
     if existed:
         _delete_group(target)
     forget_resources()
@@ -75,7 +75,7 @@ def remove(name: str, settings: Settings, *, confirm: str) -> Removed:
 def provisioned_environments(settings: Settings) -> list[str]:
     """The environments that have a resource group, in the order of a release; then those that no file describes."""
     described = environment_names(settings.environments)
-    there = [name for name in described if group_exists(target_of(name, settings))]
+    present = [name for name in described if group_exists(target_of(name, settings))]
     prefix = resource_group("", settings)
     with azure_errors("listing the resource groups"):
         groups = list(resource_client(subscription(settings)).resource_groups.list())
@@ -83,26 +83,23 @@ def provisioned_environments(settings: Settings) -> list[str]:
     names = {
         group.name.removeprefix(prefix) for group in groups if group.name.startswith(prefix) and not group.managed_by
     }
-    return [*there, *sorted(names - {PLATFORM, *described})]
+    return [*present, *sorted(names - {PLATFORM, *described})]
 
 
 def _delete_group(target: Target) -> None:
-    from azure.core.exceptions import ResourceNotFoundError
-
+    groups = resource_client(target.subscription_id).resource_groups
     with azure_errors(f"deleting the resource group {target.group}"):
-        try:
-            resource_client(target.subscription_id).resource_groups.begin_delete(target.group).result()
-        except ResourceNotFoundError:
-            # Another removal was quicker.
-            return
+        # Another removal may have been quicker.
+        if_present(lambda: groups.begin_delete(target.group).result())
 
 
-def _resources(target: Target, kind: str) -> list[Any]:
+def resources_of(target: Target, kind: str) -> list[Any]:
+    """The resources of this type in a resource group."""
     with azure_errors(f"listing what is in {target.group}"):
-        found = resource_client(target.subscription_id).resources.list_by_resource_group(
+        items = resource_client(target.subscription_id).resources.list_by_resource_group(
             target.group, filter=f"resourceType eq '{kind}'"
         )
-        return [item for item in found if item.type.lower() == kind.lower()]
+        return [item for item in items if item.type.lower() == kind.lower()]
 
 
 def _delete_foreign_assignments(target: Target, settings: Settings) -> int:
@@ -129,8 +126,6 @@ def _delete_peering(name: str, settings: Settings) -> None:
 
     Azure refuses to connect a new network of that name while the old connection is left.
     """
-    from azure.core.exceptions import ResourceNotFoundError
-
     platform = target_of(PLATFORM, settings)
     network = f"vnet-{settings.azure_prefix}-platform"
     peering = (
@@ -139,19 +134,16 @@ def _delete_peering(name: str, settings: Settings) -> None:
     )
     with azure_errors(f"taking {name} from the network {network}"):
         resources = resource_client(platform.subscription_id).resources
-        try:
-            resources.get_by_id(peering, PEERING_API)
-        except ResourceNotFoundError:
-            return
-        resources.begin_delete_by_id(peering, PEERING_API).result()
+        if if_present(lambda: resources.get_by_id(peering, PEERING_API)):
+            resources.begin_delete_by_id(peering, PEERING_API).result()
 
 
 def _principals(target: Target) -> list[str]:
     client = resource_client(target.subscription_id)
-    identities = _resources(target, IDENTITIES)
+    identities = resources_of(target, IDENTITIES)
     with azure_errors(f"reading the identities of {target.group}"):
-        found = [client.resources.get_by_id(item.id, IDENTITY_API).properties or {} for item in identities]
-    return [str(properties["principalId"]) for properties in found if properties.get("principalId")]
+        facts = [client.resources.get_by_id(item.id, IDENTITY_API).properties or {} for item in identities]
+    return [str(properties["principalId"]) for properties in facts if properties.get("principalId")]
 
 
 @lru_cache(maxsize=4)

@@ -1,26 +1,23 @@
 """What nobody needs any more: container groups of releases that were broken off, and old scoring images."""
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from infra.azure.access.clients import container_client, resource_client, web_client
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.clients import container_client, web_client
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resources import PLATFORM, deployment_name, platform_resources, resource_group, subscription
 from infra.azure.container_images.registry import ImageRegistry, Manifest
 from infra.azure.provisioning.deployments import Target
 from infra.azure.provisioning.provision import target_of
-from infra.azure.provisioning.removal import provisioned_environments
+from infra.azure.provisioning.removal import provisioned_environments, resources_of
 from infra.config.environments import environment_names, load_environment
 from infra.settings import Settings
 from model.values import Frozen
 
-if TYPE_CHECKING:
-    pass
-
 ROLE_TAG: Final = "ahc-role"
 NEEDED_ROLES: Final = frozenset({"live", "previous", "switching", "rolling-back"})
 """What serves, what a rollback brings back, and what is on its way to either."""
-KEPT: Final = timedelta(days=14)
+YOUNG: Final = timedelta(days=14)
 """An image that is younger may be on its way to its first release."""
 SITES: Final = "Microsoft.Web/sites"
 
@@ -43,13 +40,14 @@ def orphans(settings: Settings) -> tuple[Orphan, ...]:
     return (*_container_groups(settings), *(_image_orphan(item) for item in unneeded_images(settings)))
 
 
-def sweep(found: tuple[Orphan, ...], settings: Settings) -> None:
-    """Delete these orphans; what has become needed since they were found is left alone."""
-    still = set(orphans(settings))
-    groups = [item for item in found if item.kind == "container group" and item in still]
-    for item in groups:
-        _delete_group(item)
-    images = {item.resource_id for item in found if item.kind == "image" and item in still}
+def sweep(listed: tuple[Orphan, ...], settings: Settings) -> None:
+    """Delete these orphans; what has become needed since they were listed is left alone."""
+    current = set(orphans(settings))
+    remaining = [item for item in listed if item in current]
+    for item in remaining:
+        if item.kind == "container group":
+            _delete_group(item)
+    images = {item.resource_id for item in remaining if item.kind == "image"}
     if images:
         with ImageRegistry(platform_resources(settings).registry_login_server) as registry:
             for manifest in unneeded_images(settings):
@@ -66,14 +64,14 @@ def unneeded_images(settings: Settings, now: datetime | None = None) -> list[Man
     }
     repositories = {image.partition("@")[0].partition(":")[0] for image in named}
     running = _digests_in_use(settings)
-    oldest = (now or datetime.now(UTC)) - KEPT
+    oldest = (now or datetime.now(UTC)) - YOUNG
     unneeded: list[Manifest] = []
     with ImageRegistry(platform_resources(settings).registry_login_server) as registry:
         for repository in sorted(repositories):
-            found = registry.manifests(repository)
-            kept = [item for item in found if _is_needed(item, running, named) or item.updated > oldest]
-            parts = {digest for item in kept for digest in registry.parts(item)}
-            unneeded += [item for item in found if item not in kept and item.digest not in parts]
+            manifests = registry.manifests(repository)
+            needed = [item for item in manifests if _is_needed(item, running, named) or item.updated > oldest]
+            parts = {digest for item in needed for digest in registry.parts(item)}
+            unneeded += [item for item in manifests if item not in needed and item.digest not in parts]
     return unneeded
 
 
@@ -107,13 +105,13 @@ def _provisioned(settings: Settings) -> list[Target]:
 
 
 def _container_groups(settings: Settings) -> list[Orphan]:
-    found = []
+    groups = []
     for target in _provisioned(settings):
         for group in _groups(target):
             role = (group.tags or {}).get(ROLE_TAG)
             # Groups that no release made are somebody else's.
             if role is not None and role not in NEEDED_ROLES:
-                found.append(
+                groups.append(
                     Orphan(
                         kind="container group",
                         name=group.name,
@@ -122,7 +120,7 @@ def _container_groups(settings: Settings) -> list[Orphan]:
                         resource_id=group.id,
                     )
                 )
-    return found
+    return groups
 
 
 def _groups(target: Target) -> list[Any]:
@@ -131,14 +129,10 @@ def _groups(target: Target) -> list[Any]:
 
 
 def _delete_group(orphan: Orphan) -> None:
-    from azure.core.exceptions import ResourceNotFoundError
-
     subscription_id = orphan.resource_id.strip("/").split("/")[1]
     with azure_errors(f"deleting the container group {orphan.name}"):
-        try:
-            container_client(subscription_id).container_groups.begin_delete(orphan.where, orphan.name).result()
-        except ResourceNotFoundError:
-            return
+        groups = container_client(subscription_id).container_groups
+        if_present(lambda: groups.begin_delete(orphan.where, orphan.name).result())
 
 
 def _digests_in_use(settings: Settings) -> set[str]:
@@ -155,10 +149,7 @@ def _group_images(target: Target) -> list[str]:
 def _site_images(target: Target) -> list[str]:
     """Of the web apps and their slots."""
     with azure_errors(f"reading the web apps of {target.group}"):
-        listed = resource_client(target.subscription_id).resources.list_by_resource_group(
-            target.group, filter=f"resourceType eq '{SITES}'"
-        )
-        names = [str(item.name) for item in listed if item.type.lower() == SITES.lower()]
+        names = [str(item.name) for item in resources_of(target, SITES)]
         return [image for name in names for image in _images_of(web_client(target.subscription_id), target.group, name)]
 
 
@@ -171,5 +162,5 @@ def _images_of(client: Any, group: str, app: str) -> list[str]:
 
 
 def _container_image(configuration: Any) -> str:
-    found = getattr(configuration, "properties", None) or configuration
-    return (found.linux_fx_version or "").removeprefix("DOCKER|")
+    properties = getattr(configuration, "properties", None) or configuration
+    return (properties.linux_fx_version or "").removeprefix("DOCKER|")

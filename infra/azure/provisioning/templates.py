@@ -18,7 +18,7 @@ from model.values import Frozen
 
 TEMPLATES: Final = PROJECT / "infra" / "arm"
 DEPLOYMENT: Final = "Microsoft.Resources/deployments"
-SAID_ELSEWHERE: Final = {
+SET_ELSEWHERE: Final = {
     "prefix": "AHC_AZURE_PREFIX",
     "environment": "the environment file's `name`",
     "endpoint": "the environment file's `azure.endpoint`",
@@ -65,26 +65,26 @@ def compose(name: str, settings: Settings) -> Composed:
             is named with file and key.
     """
     if name == PLATFORM:
-        main, said = "platform.json", {"prefix": settings.azure_prefix}
+        main, fixed = "platform.json", {"prefix": settings.azure_prefix}
     else:
         environment = load_environment(name, settings.environments)
-        main, said = "environment.json", _said_by(environment, settings)
+        main, fixed = "environment.json", _from_environment(environment, settings)
     template = _inlined(_json(TEMPLATES / main))
     path = settings.azure_parameters / f"{name}.json"
-    given = _given(path)
-    values = {key: {"value": value} for key, value in said.items()}
-    if problems := [*_problems(given, template["parameters"]), *_contradictions(given, said)]:
+    parameters = _from_file(path)
+    values = {key: {"value": value} for key, value in fixed.items()}
+    if problems := [*_problems(parameters, template["parameters"]), *_contradictions(parameters, fixed)]:
         raise ConfigurationError(f"{path}: {'; '.join(problems)}.")
     return Composed(
         template=template,
-        parameters={**given, **values},
-        location=given["location"]["value"],
+        parameters={**parameters, **values},
+        location=parameters["location"]["value"],
     )
 
 
-def _said_by(environment: Environment, settings: Settings) -> dict[str, Any]:
+def _from_environment(environment: Environment, settings: Settings) -> dict[str, Any]:
     azure = environment.azure
-    said = {
+    fixed = {
         "prefix": settings.azure_prefix,
         "environment": environment.name,
         "endpoint": azure.endpoint,
@@ -93,8 +93,8 @@ def _said_by(environment: Environment, settings: Settings) -> dict[str, Any]:
         "platformResourceGroup": resource_group(PLATFORM, settings),
     }
     if azure.subscription_id:
-        said["platformSubscriptionId"] = subscription(settings)
-    return said
+        fixed["platformSubscriptionId"] = subscription(settings)
+    return fixed
 
 
 def _inlined(main: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _given(path: Path) -> dict[str, Any]:
+def _from_file(path: Path) -> dict[str, Any]:
     """The parameters of a file, as ARM takes them."""
     try:
         content = _json(path)
@@ -132,20 +132,18 @@ def _given(path: Path) -> dict[str, Any]:
     return parameters
 
 
-def _problems(given: Mapping[str, Any], declared: Mapping[str, Any]) -> Iterator[str]:
-    for name, item in given.items():
-        if name in SAID_ELSEWHERE:
-            yield f"`{name}` is not set here but by {SAID_ELSEWHERE[name]}"
+def _problems(parameters: Mapping[str, Any], declared: Mapping[str, Any]) -> Iterator[str]:
+    for name, item in parameters.items():
+        if name in SET_ELSEWHERE:
+            yield f"`{name}` is not set here but by {SET_ELSEWHERE[name]}"
         elif name not in declared:
-            yield f"unknown parameter `{name}`: {nearest(name, sorted(set(declared) - set(SAID_ELSEWHERE)))}".rstrip(
-                "."
-            )
+            yield f"unknown parameter `{name}`: {nearest(name, sorted(set(declared) - set(SET_ELSEWHERE)))}".rstrip(".")
         elif not isinstance(item, dict) or set(item) != {"value"}:
             yield f'`{name}`: expected {{"value": ...}}'
         else:
             yield from _wrong_value(name, item["value"], declared[name])
     for name, declaration in declared.items():
-        if "defaultValue" not in declaration and name not in given and name not in SAID_ELSEWHERE:
+        if "defaultValue" not in declaration and name not in parameters and name not in SET_ELSEWHERE:
             yield f"`{name}` is missing ({declaration['metadata']['description'].rstrip('.')})"
 
 
@@ -159,10 +157,10 @@ def _wrong_value(name: str, value: Any, declaration: Mapping[str, Any]) -> Itera
             yield f"`{name}`: {json.dumps(value)} {words} {json.dumps(declaration[limit])}"
 
 
-def _contradictions(given: Mapping[str, Any], said: Mapping[str, Any]) -> Iterator[str]:
+def _contradictions(parameters: Mapping[str, Any], fixed: Mapping[str, Any]) -> Iterator[str]:
     """Values that are right by themselves, and wrong together."""
-    values = {**{name: item.get("value") for name, item in given.items() if isinstance(item, dict)}, **said}
-    if "environment" in said and not values["private"]:
+    values = {**{name: item.get("value") for name, item in parameters.items() if isinstance(item, dict)}, **fixed}
+    if "environment" in fixed and not values["private"]:
         # A container with a public address is outside of the network, at an address that isn't known before.
         for name in ("privateEndpoints", "allowedAddresses"):
             if values.get(name):

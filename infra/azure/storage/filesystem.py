@@ -89,14 +89,14 @@ class AzureFiles(AzureBlobFileSystem):  # type: ignore[misc]
     async def _find(self, path: str, maxdepth: int | None = None, withdirs: bool = False, **options: Any) -> Any:
         detail = options.pop("detail", False)
         with azure_errors(f"listing abfs://{path}"):
-            found = await super()._find(path, withdirs=withdirs, detail=True, **options)
-            if isinstance(found, list):  # the path is a file
-                found = {name: await self._info(name) for name in found}
+            paths = await super()._find(path, withdirs=withdirs, detail=True, **options)
+            if isinstance(paths, list):  # the path is a file
+                paths = {name: await self._info(name) for name in paths}
         if maxdepth is not None:
             # adlfs leaves the depth out of account.
             root = str(self._strip_protocol(path)).strip("/")
-            found = {name: info for name, info in found.items() if name[len(root) :].count("/") <= maxdepth}
-        return found if detail else sorted(found)
+            paths = {name: info for name, info in paths.items() if name[len(root) :].count("/") <= maxdepth}
+        return paths if detail else sorted(paths)
 
 
 def register() -> None:

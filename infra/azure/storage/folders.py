@@ -66,8 +66,9 @@ class BlobFolders:
             return target
         with draft_of(target) as draft:
             draft.mkdir()
-            with azure_errors(f"fetching {url}"):
-                _download_all(blob_service(account).get_container_client(container), name, url, draft)
+            missing = ModelNotFound(f"Nothing is published at {url}, or a part of it was deleted.")
+            with azure_errors(f"fetching {url}", missing):
+                _download_all(blob_service(account).get_container_client(container), name, draft)
             draft.rename(target)
         return target
 
@@ -119,9 +120,9 @@ def _remove_others(client: "ContainerClient", name: str) -> None:
     from azure.core.exceptions import HttpResponseError
 
     keep = _read_index(client, name).attempt
-    left = [blob.name for blob in client.list_blobs(name_starts_with=f"{name}/")]
+    names = [blob.name for blob in client.list_blobs(name_starts_with=f"{name}/")]
     # With a hierarchical namespace folders are listed too; they can go when they are empty, hence after their files.
-    for blob in sorted(left, reverse=True):
+    for blob in sorted(names, reverse=True):
         if blob.removeprefix(f"{name}/").partition("/")[0] not in (keep, INDEX):
             # A second publisher that still uploads removes its own.
             with suppress(HttpResponseError):
@@ -135,16 +136,11 @@ def _read_index(client: "ContainerClient", name: str) -> _Index:
     return _Index(**json.loads(client.download_blob(f"{name}/{INDEX}").readall()))
 
 
-def _download_all(client: "ContainerClient", name: str, url: str, draft: Path) -> None:
-    from azure.core.exceptions import ResourceNotFoundError
-
-    try:
-        index = _read_index(client, name)
-        with ThreadPoolExecutor(TRANSFERS, thread_name_prefix="fetch") as pool:
-            prefix = f"{name}/{index.attempt}"
-            list(pool.map(lambda item: _download(client, prefix, item[0], item[1], draft), index.digests.items()))
-    except ResourceNotFoundError as error:
-        raise ModelNotFound(f"Nothing is published at {url}, or a part of it was deleted.") from error
+def _download_all(client: "ContainerClient", name: str, draft: Path) -> None:
+    index = _read_index(client, name)
+    with ThreadPoolExecutor(TRANSFERS, thread_name_prefix="fetch") as pool:
+        prefix = f"{name}/{index.attempt}"
+        list(pool.map(lambda item: _download(client, prefix, item[0], item[1], draft), index.digests.items()))
 
 
 def _download(client: "ContainerClient", prefix: str, relative: str, expected: str, draft: Path) -> None:

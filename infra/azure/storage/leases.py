@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ from infra.azure.access.resources import platform_resources
 from infra.azure.storage.blobs import blob_service
 from infra.errors import Conflict
 from infra.settings import Settings
+from infra.waiting import polls
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient
@@ -20,7 +20,7 @@ LEASE_SECONDS: Final = 15
 """After so long, the lease of a holder that was killed is free."""
 HOURS_LEASE_SECONDS: Final = 60
 """Of work that runs for hours: it outlives so long without network."""
-SLOWEST_POLL: Final = 5.0
+LONGEST_PAUSE: Final = 5.0
 """Seconds between two looks at a lease that was held for long."""
 
 
@@ -36,7 +36,7 @@ def exclusive_blob(blob: "BlobClient", *, patience: float = 600, lease_seconds: 
     Raises:
         Conflict: Another holder kept it for longer than `patience`.
     """
-    lease = _acquire(blob, time.monotonic() + patience, lease_seconds)
+    lease = _acquire(blob, patience, lease_seconds)
     released = threading.Event()
     renewal = threading.Thread(target=_renew, args=(lease, released, lease_seconds / 3), daemon=True)
     renewal.start()
@@ -64,11 +64,11 @@ def exclusive_name(name: str, settings: Settings) -> Iterator[None]:
         yield
 
 
-def _acquire(blob: "BlobClient", deadline: float, seconds: int) -> object:
+def _acquire(blob: "BlobClient", patience: float, seconds: int) -> object:
     from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
-    pause = 0.2
-    while True:
+    refusal: Exception | None = None
+    for _ in polls(patience, pause=0.2, longest_pause=LONGEST_PAUSE):
         try:
             return blob.acquire_lease(seconds)
         except ResourceNotFoundError:
@@ -77,10 +77,8 @@ def _acquire(blob: "BlobClient", deadline: float, seconds: int) -> object:
         except HttpResponseError as error:
             if error.error_code != "LeaseAlreadyPresent":  # type: ignore[attr-defined]
                 raise
-            if time.monotonic() > deadline:
-                raise Conflict(f"Another writer holds {blob.container_name}/{blob.blob_name}.") from error
-            time.sleep(pause)
-            pause = min(pause * 1.2, SLOWEST_POLL)
+            refusal = error
+    raise Conflict(f"Another writer holds {blob.container_name}/{blob.blob_name}.") from refusal
 
 
 def _renew(lease: object, released: threading.Event, every: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resources import platform_resources
 from infra.azure.storage.blobs import account_url, blob_service
 from infra.settings import Settings
@@ -63,9 +63,4 @@ def platform_events(settings: Settings) -> EventBlobs:
 
 
 def _content(client: "ContainerClient", blob: str) -> bytes | None:
-    from azure.core.exceptions import ResourceNotFoundError
-
-    try:
-        return client.download_blob(blob).readall()
-    except ResourceNotFoundError:
-        return None
+    return if_present(lambda: client.download_blob(blob).readall())

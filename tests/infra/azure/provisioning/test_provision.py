@@ -45,7 +45,7 @@ class Listener:
 
 def deploy(settings, name=PLATFORM, template=None, told=None):
     template = template or composed(name)
-    return provision(name, template, settings, told=told or Listener(), poll_seconds=0.01)
+    return provision(name, template, settings, tell=told or Listener(), poll_seconds=0.01)
 
 
 def written(bench) -> list[str]:
@@ -299,7 +299,7 @@ from infra.azure.provisioning.provision import provision
 from tests.support.azure.bench import azure_settings
 from tests.support.azure.small_platform import composed
 
-provision("platform", composed("platform"), azure_settings(Path(".")), told=lambda *_: None, poll_seconds=0.01)
+provision("platform", composed("platform"), azure_settings(Path(".")), tell=lambda *_: None, poll_seconds=0.01)
 """
 
 
