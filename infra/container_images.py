@@ -54,23 +54,23 @@ class ImageSource:
     """
 
     def __init__(self, name: str, *, base: str = "") -> None:
-        known = [path.stem for path in sorted(DOCKERFILES.glob("*.Dockerfile"))]
-        if name not in known:
-            raise ConfigurationError(f"There is no image `{name}`: {nearest(name, known)}")
+        names = [path.stem for path in sorted(DOCKERFILES.glob("*.Dockerfile"))]
+        if name not in names:
+            raise ConfigurationError(f"There is no image `{name}`: {nearest(name, names)}")
         self.name = name
         self.dockerfile = f"infra/docker/{name}.Dockerfile"
         self.arguments = {"VERSION": version(), "REVISION": revision()}
-        known_too = {"SOURCE": repository(), "BASE_IMAGE": base}
-        self.arguments |= {name: value for name, value in known_too.items() if value}
+        optional = {"SOURCE": repository(), "BASE_IMAGE": base}
+        self.arguments |= {name: value for name, value in optional.items() if value}
 
     @cached_property
     def digest(self) -> str:
         """24 hex digits over the Dockerfile, what it copies and the base; not over version and revision."""
-        found = hashlib.sha256(self.arguments.get("BASE_IMAGE", "").encode())
+        digest = hashlib.sha256(self.arguments.get("BASE_IMAGE", "").encode())
         for path in self.files():
-            found.update(f"{path.relative_to(PROJECT)}\0".encode())
-            found.update(hashlib.sha256(path.read_bytes()).digest())
-        return found.hexdigest()[:24]
+            digest.update(f"{path.relative_to(PROJECT)}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:24]
 
     @property
     def content_tag(self) -> str:

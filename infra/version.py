@@ -32,13 +32,13 @@ def version() -> str:
 
 def read_version(described: str) -> str:
     """The version of what `git describe` says; the empty text stands for no checkout at all."""
-    found = re.fullmatch(r"(?:v(?P<tag>\S+)-(?P<commits>\d+)-g)?(?P<commit>[0-9a-f]+)(?P<dirty>-dirty)?", described)
-    if found is None:
+    match = re.fullmatch(r"(?:v(?P<tag>\S+)-(?P<commits>\d+)-g)?(?P<commit>[0-9a-f]+)(?P<dirty>-dirty)?", described)
+    if match is None:
         return NO_TAG
-    tag, commits, local = found["tag"], found["commits"], found["commit"] + (".dirty" if found["dirty"] else "")
+    tag, commits, local = match["tag"], match["commits"], match["commit"] + (".dirty" if match["dirty"] else "")
     if tag is None:
         return f"{NO_TAG}+{local}"
-    if commits == "0" and not found["dirty"]:
+    if commits == "0" and not match["dirty"]:
         return tag
     return f"{tag}+{local}" if commits == "0" else f"{tag}.post{commits}+{local}"
 

@@ -30,7 +30,7 @@ class Approver(Frozen):
     approval: str = Field(default="", description="Id of the approval in Azure DevOps.")
 
 
-class Carried(Frozen):
+class CarriedDecision(Frozen):
     """One decision that was carried over."""
 
     build: int
@@ -57,15 +57,15 @@ def approver(devops: DevOps, project: str, build: int, stage: str, gates: Gates,
         DevOpsRefused: There is no such build.
     """
     where = Project(devops=devops, id=project, name=project)
-    asked = [item for name, item in _approvals(where, build) if name.casefold() == stage.casefold()]
-    given = _with_steps(where, [item["id"] for item in asked])
-    steps = [(item["id"], step) for item in given for step in item["steps"] if step["status"] == "approved"]
+    ids = [item["id"] for name, item in _approvals(where, build) if name.casefold() == stage.casefold()]
+    approvals = _with_steps(where, ids)
+    steps = [(item["id"], step) for item in approvals for step in item["steps"] if step["status"] == "approved"]
     if not steps:
         return Approver(environment=place)
     approval, step = max(steps, key=lambda pair: str(pair[1].get("lastModifiedOn", "")))
     by, comment = _who(step, gates, mirror)
-    said = " ".join(comment.split()) or f"approved in Azure DevOps, build {build}"
-    return Approver(environment=place, name=by, comment=said, approval=approval)
+    text = " ".join(comment.split()) or f"approved in Azure DevOps, build {build}"
+    return Approver(environment=place, name=by, comment=text, approval=approval)
 
 
 def carry_over(
@@ -73,7 +73,7 @@ def carry_over(
     file: ProjectFile,
     events: Callable[[str], Sequence[ReleaseEvent]],
     environments: Sequence[str],
-) -> tuple[Carried, ...]:
+) -> tuple[CarriedDecision, ...]:
     """Give each approval that waits the decision that was made in Prefect since its build began; a second time nothing.
 
     A stage is of the environment whose name it has; a build is about the versions that its tags name (`version_tag`).
@@ -88,7 +88,7 @@ def carry_over(
         AccessDenied: The platform's identity is no approver there (`mirror` in deployments/devops.yaml).
     """
     project = find_project(devops, file.project)
-    done = []
+    decisions = []
     for build in _waiting_builds(project, file):
         for stage, record in _approvals(project, build["id"]):
             name = next((item for item in environments if item.casefold() == stage.casefold()), None)
@@ -96,8 +96,8 @@ def carry_over(
                 continue
             event = _decision(events(name), build)
             if event is not None and _decide(project, record["id"], event):
-                done.append(
-                    Carried(
+                decisions.append(
+                    CarriedDecision(
                         build=build["id"],
                         environment=name,
                         version=event.model.label,
@@ -106,7 +106,7 @@ def carry_over(
                         reason=event.reason,
                     )
                 )
-    return tuple(done)
+    return tuple(decisions)
 
 
 def version_tag(model: LiveModel) -> str:
@@ -116,8 +116,8 @@ def version_tag(model: LiveModel) -> str:
 
 def _waiting_builds(project: Project, file: ProjectFile) -> list[Json]:
     names = [name for name, item in file.pipelines.items() if item.webhook]
-    known = project.devops.values(project.path("build/definitions"))
-    ids = [str(item["id"]) for item in known if item["name"] in names]
+    definitions = project.devops.values(project.path("build/definitions"))
+    ids = [str(item["id"]) for item in definitions if item["name"] in names]
     if not ids:
         return []
     return project.devops.values(
@@ -146,11 +146,11 @@ def _with_steps(project: Project, ids: Sequence[str]) -> list[Json]:
 def _who(step: Json, gates: Gates, mirror: str) -> tuple[str, str]:
     person, comment = step.get("actualApprover") or step["assignedApprover"], str(step.get("comment") or "")
     names = [str(person.get(key) or "") for key in ("displayName", "uniqueName")]
-    carried = CARRIED.fullmatch(comment) if mirror.casefold() in (name.casefold() for name in names) else None
-    if mirror and carried:
-        return carried["by"], carried["reason"]
-    written = {name.casefold(): name for name in gates.approvers}
-    by = next((written[name.casefold()] for name in names if name.casefold() in written), names[0] or names[1])
+    original = CARRIED.fullmatch(comment) if mirror.casefold() in (name.casefold() for name in names) else None
+    if mirror and original:
+        return original["by"], original["reason"]
+    approvers = {name.casefold(): name for name in gates.approvers}
+    by = next((approvers[name.casefold()] for name in names if name.casefold() in approvers), names[0] or names[1])
     return by, comment
 
 

@@ -1,11 +1,11 @@
-"""Azure DevOps over its REST API, with its refusals as errors of ours."""
+"""Azure DevOps over its REST API, with its refusals as errors of the platform."""
 
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
@@ -56,52 +56,40 @@ class DevOps:
             NoCredentials, AccessDenied, ServiceUnavailable.
             DevOpsRefused: It refused; with `status` 404 where there is no such thing.
         """
-        return self._send("GET", path, version, query, None)
+        return self.send("GET", path, None, version, **query)
 
     def values(self, path: str, version: str = VERSION, **query: Any) -> list[Json]:
         """The elements of a list, over all its pages; raises as `get`."""
-        found: list[Json] = []
+        items: list[Json] = []
         token: str | None = None
         while True:
             answer = self._answer("GET", path, version, {**query, "continuationToken": token}, None)
-            found += answer.json()["value"]
+            items += answer.json()["value"]
             token = answer.headers.get("x-ms-continuationtoken")
             if not token:
-                return found
+                return items
 
     def send(self, method: str, path: str, body: Any, version: str = VERSION, **query: Any) -> Json:
         """The answer to a body that is sent; raises as `get`, and Conflict."""
-        return self._send(method, path, version, query, body)
+        answer: Json = self._answer(method, path, version, query, body).json()
+        return answer
 
     def identities(self, name: str) -> list[Json]:
         """Users and groups with this display name, mail address or account name; raises as `get`."""
-        found: list[Json] = self._send(
-            "GET",
-            "_apis/identities",
-            VERSION,
-            {"searchFilter": "General", "filterValue": name},
-            None,
-            self._identities(),
-        )["value"]
-        return found
-
-    def _identities(self) -> str:
         # Azure DevOps Services have identities at a host of its own; a server has all at one.
-        parts = urlsplit(self.organisation)
-        return parts._replace(netloc="vssps.dev.azure.com").geturl() if parts.netloc == "dev.azure.com" else ""
-
-    def _send(self, method: str, path: str, version: str, query: Json, body: Any, base: str = "") -> Json:
-        answer: Json = self._answer(method, path, version, query, body, base).json()
-        return answer
+        base = self.organisation.replace("://dev.azure.com/", "://vssps.dev.azure.com/")
+        query = {"searchFilter": "General", "filterValue": name}
+        identities: list[Json] = self._answer("GET", "_apis/identities", VERSION, query, None, base).json()["value"]
+        return identities
 
     def _answer(self, method: str, path: str, version: str, query: Json, body: Any, base: str = "") -> httpx.Response:
         url = f"{base or self.organisation}/{quote(path, safe='/')}"
-        sent = {"api-version": version, **{key: value for key, value in query.items() if value is not None}}
+        parameters = {"api-version": version, **{key: value for key, value in query.items() if value is not None}}
         for turn in range(1, TRIES + 1):
             # A POST that may have done its work isn't sent again; one that was held back is.
             again, pause = method != "POST", 0.5 * 2**turn
             try:
-                answer = self._http.request(method, url, params=sent, json=body, headers=self._headers())
+                answer = self._http.request(method, url, params=parameters, json=body, headers=self._headers())
             except httpx.TransportError as error:
                 failure: PlatformError = ServiceUnavailable(f"{method} {url}: {error or type(error).__name__}.")
                 failure.__cause__ = error
@@ -110,7 +98,7 @@ class DevOps:
                     return answer
                 failure = refusal(method, url, answer)
                 again = answer.status_code == HTTPStatus.TOO_MANY_REQUESTS or (again and answer.status_code in BUSY)
-                pause = _asked_to_wait(answer) or pause
+                pause = _retry_after(answer) or pause
             if not again or pause > LONGEST_WAIT or turn == TRIES:
                 raise failure
             self._wait(pause)
@@ -120,16 +108,16 @@ class DevOps:
         return {"Authorization": self._authorization().get_secret_value(), "Accept": "application/json"}
 
 
-def _asked_to_wait(answer: httpx.Response) -> float:
+def _retry_after(answer: httpx.Response) -> float:
     """Seconds; 0 where the service asks for nothing, or names a moment instead."""
-    asked = answer.headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else 0.0
+    seconds = answer.headers.get("Retry-After", "")
+    return float(seconds) if seconds.isdecimal() else 0.0
 
 
 def refusal(method: str, url: str, answer: httpx.Response) -> PlatformError:
-    """What this answer means, as an error of ours."""
-    status, said = answer.status_code, _said(answer)
-    where = f"{method} {url}: {status} {said}".rstrip()
+    """What this answer means, as an error of the platform."""
+    status = answer.status_code
+    where = f"{method} {url}: {status} {_message(answer)}".rstrip()
     if status in BUSY:
         return ServiceUnavailable(f"Azure DevOps can't answer now. {where}")
     if status in (SIGN_IN_PAGE, HTTPStatus.UNAUTHORIZED) or answer.is_redirect:
@@ -148,7 +136,7 @@ def refusal(method: str, url: str, answer: httpx.Response) -> PlatformError:
     return DevOpsRefused(where, status=status)
 
 
-def _said(answer: httpx.Response) -> str:
+def _message(answer: httpx.Response) -> str:
     if "html" in answer.headers.get("Content-Type", ""):
         return "(a sign-in page)" if answer.status_code in (SIGN_IN_PAGE, HTTPStatus.FOUND) else "(a page)"
     try:

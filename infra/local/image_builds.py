@@ -25,13 +25,13 @@ class LocalBuilds:
     """
 
     def __init__(self) -> None:
-        found = next((program for program in PROGRAMS if shutil.which(program)), None)
-        if found is None:
+        program = next((name for name in PROGRAMS if shutil.which(name)), None)
+        if program is None:
             raise ConfigurationError(
                 f"Neither of {' and '.join(PROGRAMS)} is installed, which build images on this machine.",
                 next_step="Install one, or let the platform's registry build: AHC_BACKEND=azure.",
             )
-        self._program = found
+        self._program = program
 
     def build(self, source: ImageSource, tell: Callable[[str], None]) -> BuiltImage:
         names = [f"localhost/{source.name}:{tag}" for tag in source.tags]

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from infra.azure.access.clients import client_options
-from infra.azure.access.credentials import credential
+from infra.azure.access.clients import resource_client
 from infra.azure.access.errors import azure_errors, if_present
 from infra.config.environments import Environment
 from infra.errors import ConfigurationError, NotProvisioned
@@ -26,13 +25,18 @@ class _Outputs(Frozen):
     # A template may have more outputs than a program needs.
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
+    subscription_id: str
+    resource_group: str
+    location: str
+
+    def resource_id(self, kind: str, name: str) -> str:
+        """The id of a resource of this resource group; its type begins with `Microsoft.`."""
+        return f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}/providers/{kind}/{name}"
+
 
 class PlatformResources(_Outputs):
     """Outputs of `platform.json`; an empty string where a part was not asked for."""
 
-    subscription_id: str
-    resource_group: str
-    location: str
     storage_account: str
     key_vault_url: str
     container_registry: str
@@ -62,9 +66,6 @@ class PlatformResources(_Outputs):
 class EnvironmentResources(_Outputs):
     """Outputs of `environment.json`."""
 
-    subscription_id: str
-    resource_group: str
-    location: str
     storage_account: str
     """Holds the containers `bundles` and `records` of this environment."""
     key_vault_url: str
@@ -145,13 +146,9 @@ def _outputs(kind: type[Resources], name: str, subscription_id: str, settings: S
 
 @lru_cache(maxsize=16)
 def _read_outputs(subscription_id: str, group: str, deployment: str) -> dict[str, Any] | None:
-    from azure.mgmt.resource import ResourceManagementClient
-
-    with (
-        azure_errors(f"reading the outputs of the deployment {deployment}"),
-        ResourceManagementClient(credential(), subscription_id, **client_options()) as client,
-    ):
-        state = if_present(lambda: client.deployments.get(group, deployment))
+    deployments = resource_client(subscription_id).deployments
+    with azure_errors(f"reading the outputs of the deployment {deployment}"):
+        state = if_present(lambda: deployments.get(group, deployment))
     properties = state.properties if state else None
     if properties is None or properties.provisioning_state != "Succeeded":
         return None

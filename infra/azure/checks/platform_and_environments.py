@@ -175,7 +175,7 @@ def _workspace(platform: PlatformResources) -> Finding:
     from azure.core.exceptions import ResourceNotFoundError
 
     name = f"{PLATFORM}-workspace-access"
-    client = ml_client(platform.subscription_id, platform.resource_group, platform.workspace)
+    client = ml_client(platform)
     with azure_errors(f"listing the models of {platform.workspace}"):
         try:
             count = sum(1 for _ in client.models.list())

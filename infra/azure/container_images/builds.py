@@ -4,16 +4,16 @@ The official management library has no build operations any more, so that they a
 https://learn.microsoft.com/rest/api/containerregistry/registries/schedule-run
 """
 
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resource_manager import ask
 from infra.azure.access.resources import PlatformResources, platform_resources
 from infra.container_images import BuiltImage, ImageSource
 from infra.errors import ImageBuildFailed, NotProvisioned, ServiceUnavailable
 from infra.settings import Settings
+from infra.waiting import polls
 
 API_VERSION: Final = "2019-06-01-preview"
 """The only version of these operations that is widely served; it has been stable since."""
@@ -51,14 +51,14 @@ class RegistryBuilds:
             return self._image(source, digest, built=False)
         run = self._schedule(source)
         tell(f"{self._platform.container_registry} builds {source.name} as run {run}.")
-        done = self._follow(run, tell)
-        if done["status"] != "Succeeded":
+        result = self._follow(run, tell)
+        if result["status"] != "Succeeded":
             lines = "\n".join(self._log(run)[-LAST_LINES:])
             raise ImageBuildFailed(
                 f"The build {run} of the image {source.name} in {self._platform.container_registry} ended as "
-                f"{done['status']}: {done.get('runErrorMessage', '')} Its last lines:\n{lines}"
+                f"{result['status']}: {result.get('runErrorMessage', '')} Its last lines:\n{lines}"
             )
-        digest = _digest(done, source)
+        digest = _digest(result, source)
         if digest is None:
             raise ServiceUnavailable(f"The build {run} succeeded, but doesn't tell the digest of its image.")
         return self._image(source, digest, built=True)
@@ -98,30 +98,24 @@ class RegistryBuilds:
 
     def _follow(self, run: str, tell: Tell) -> dict[str, Any]:
         """The run, once it has ended; its log lines are told as they come."""
-        told, deadline = 0, time.monotonic() + BUILD_SECONDS + 600
-        while True:
+        count = 0
+        for _ in polls(BUILD_SECONDS + 600, pause=POLL_SECONDS):
             properties: dict[str, Any] = self._ask("GET", f"runs/{run}")["properties"]
             lines = self._log(run)
-            for line in lines[told:]:
+            for line in lines[count:]:
                 tell(line)
-            told = max(told, len(lines))
+            count = max(count, len(lines))
             if properties["status"] not in UNDER_WAY:
                 return properties
-            if time.monotonic() > deadline:
-                raise ServiceUnavailable(f"The build {run} is still {properties['status']} long after its limit.")
-            time.sleep(POLL_SECONDS)
+        raise ServiceUnavailable(f"The build {run} is still {properties['status']} long after its limit.")
 
     def _log(self, run: str) -> list[str]:
         """What the build has said so far; nothing where its log isn't there yet."""
-        from azure.core.exceptions import ResourceNotFoundError
         from azure.storage.blob import BlobClient
 
         link = self._ask("POST", f"runs/{run}/listLogSasUrl")["logLink"]
-        try:
-            with BlobClient.from_blob_url(link) as blob:
-                text: bytes = blob.download_blob().readall()
-        except ResourceNotFoundError:
-            return []
+        with BlobClient.from_blob_url(link) as blob:
+            text: bytes = if_present(lambda: blob.download_blob().readall()) or b""
         return text.decode(errors="replace").splitlines()
 
     def _runs(self) -> list[dict[str, Any]]:
@@ -130,10 +124,7 @@ class RegistryBuilds:
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         platform = self._platform
-        registry = (
-            f"/subscriptions/{platform.subscription_id}/resourceGroups/{platform.resource_group}/providers"
-            f"/Microsoft.ContainerRegistry/registries/{platform.container_registry}"
-        )
+        registry = platform.resource_id("Microsoft.ContainerRegistry/registries", platform.container_registry)
         return ask(method, registry, path, API_VERSION, body)
 
 
@@ -149,7 +140,6 @@ def _builds(run: dict[str, Any], name: str) -> bool:
 
 
 def _digest(run: dict[str, Any], source: ImageSource) -> str | None:
-    images = run.get("outputImages") or []
-    wanted = (source.name, source.content_tag)
-    found = [str(image["digest"]) for image in images if (image["repository"], image["tag"]) == wanted]
-    return found[0] if found else None
+    name = (source.name, source.content_tag)
+    images = (image for image in run.get("outputImages") or [] if (image["repository"], image["tag"]) == name)
+    return next((str(image["digest"]) for image in images), None)

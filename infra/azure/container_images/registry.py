@@ -67,16 +67,16 @@ class ImageRegistry:
 
     def manifests(self, repository: str) -> list[Manifest]:
         """All images of a repository; none where there is no such repository."""
-        found: list[Manifest] = []
+        manifests: list[Manifest] = []
         last = ""
         while True:
             page = {"n": str(PAGE), **({"last": last} if last else {})}
             answer = self._ask("GET", f"/acr/v1/{repository}/_manifests", repository, "metadata_read", params=page)
             rows = answer.json().get("manifests") or [] if answer.is_success else []
-            found += [_manifest(repository, row) for row in rows]
+            manifests += [_manifest(repository, row) for row in rows]
             if len(rows) < PAGE:
-                return found
-            last = found[-1].digest
+                return manifests
+            last = manifests[-1].digest
 
     def parts(self, manifest: Manifest) -> tuple[str, ...]:
         """Digests of the images of which this one is a list, one for each kind of processor; none of a plain image."""
@@ -105,14 +105,14 @@ class ImageRegistry:
             self._refresh = self._exchange(
                 "exchange", {"grant_type": "access_token", "access_token": identity, **service}, "refresh_token"
             )
-        wanted = {"scope": f"repository:{repository}:{action}", "refresh_token": self._refresh}
-        return self._exchange("token", {"grant_type": "refresh_token", **wanted, **service}, "access_token")
+        request = {"scope": f"repository:{repository}:{action}", "refresh_token": self._refresh}
+        return self._exchange("token", {"grant_type": "refresh_token", **request, **service}, "access_token")
 
-    def _exchange(self, path: str, form: dict[str, str], wanted: str) -> str:
+    def _exchange(self, path: str, form: dict[str, str], field: str) -> str:
         answer = self._send("POST", f"/oauth2/{path}", data=form)
         if not answer.is_success:
             raise self._refused(answer, "signing in")
-        return str(answer.json()[wanted])
+        return str(answer.json()[field])
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -122,13 +122,13 @@ class ImageRegistry:
 
     def _refused(self, answer: httpx.Response, doing: str) -> PlatformError:
         status = answer.status_code
-        said = f"The registry {self._server} answered {status} to {doing}: {answer.text[:300]}"
+        text = f"The registry {self._server} answered {status} to {doing}: {answer.text[:300]}"
         if status in {401, 403}:
             role = "AcrDelete" if doing.startswith("DELETE") else "AcrPull"
-            return AccessDenied(said, next_step=f"Assign this identity the role `{role}` on the registry.")
+            return AccessDenied(text, next_step=f"Assign this identity the role `{role}` on the registry.")
         if status == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-            return ServiceUnavailable(said)
-        return PlatformError(said)
+            return ServiceUnavailable(text)
+        return PlatformError(text)
 
 
 def _manifest(repository: str, row: dict[str, Any]) -> Manifest:

@@ -25,8 +25,8 @@ def last_words(lines: Sequence[str], *, since: datetime | None = None) -> LastWo
         lines: Oldest first.
         since: Lines before this time are of another container.
     """
-    told = [entry for line in lines if (entry := _entry(line)) and (since is None or _time(entry) >= since)]
-    errors = [entry for entry in told if entry.get("level") in {"error", "critical"}]
+    entries = [entry for line in lines if (entry := _entry(line)) and (since is None or _time(entry) >= since)]
+    errors = [entry for entry in entries if entry.get("level") in {"error", "critical"}]
     if not errors:
         return LastWords(message=" | ".join(line.strip() for line in lines[-TAIL:]))
     # Process 1 of a container repeats the exit code of the process that knows the cause.

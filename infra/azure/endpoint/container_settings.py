@@ -47,9 +47,9 @@ class ContainerConfig(Frozen):
         Raises:
             ConfigurationError: Names each variable that is missing or wrong.
         """
-        given = {name: value for name in cls.model_fields if (value := variables.get(PREFIX + name.upper()))}
+        values = {name: value for name in cls.model_fields if (value := variables.get(PREFIX + name.upper()))}
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(values)
         except ValidationError as error:
             wrong = "; ".join(f"{PREFIX}{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
             raise ConfigurationError(f"Wrong variables of the scoring container: {wrong}.") from error

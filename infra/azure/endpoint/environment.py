@@ -10,7 +10,6 @@ from pydantic import SecretStr
 
 from infra.azure.access.errors import azure_errors
 from infra.azure.access.resources import EnvironmentResources, environment_resources, platform_resources
-from infra.azure.access.waiting import Waiting
 from infra.azure.container_images.registry import pinned_image
 from infra.azure.endpoint.container_settings import ContainerConfig
 from infra.azure.storage.blobs import blob_service
@@ -23,10 +22,13 @@ from infra.releases.scoring_client import ScoringClient
 from infra.runs.correlation import correlation_id
 from infra.settings import Settings
 from infra.stores.folder_files import files_of
+from infra.waiting import polls
 
 BUNDLES: Final = "bundles"
 PORT: Final = 8080
 ASK_SECONDS: Final = 5.0
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between two looks at what takes minutes to start."""
 KEYS_SECONDS: Final = 300.0
 """A container looks for new keys in the vault about once a minute."""
 
@@ -64,9 +66,9 @@ class ScoringEnvironment:
             Conflict: Another process changes it, and went on for more than ten minutes.
         """
         blob = blob_service(self.resources.storage_account).get_blob_client(BUNDLES, "locks/endpoint")
-        with ExitStack() as held:
+        with ExitStack() as stack:
             with azure_errors(f"locking the endpoint {self.name}"):
-                held.enter_context(exclusive_blob(blob))
+                stack.enter_context(exclusive_blob(blob))
             yield
 
     def publish(self, bundle: Path, digest: str) -> str:
@@ -126,13 +128,13 @@ class ScoringEnvironment:
         Raises:
             EndpointUnreachable: It did not in time.
         """
-        waiting = Waiting(seconds)
-        while not self.answers(url, model):
-            if not waiting.again():
-                raise EndpointUnreachable(
-                    f"{url} does not answer as {model.label} after {seconds:g} s.",
-                    next_step="Rerun: what is done is not repeated. If it stays, see where the name leads from here.",
-                )
+        for _ in polls(seconds, longest_pause=LONGEST_PAUSE):
+            if self.answers(url, model):
+                return
+        raise EndpointUnreachable(
+            f"{url} does not answer as {model.label} after {seconds:g} s.",
+            next_step="Rerun: what is done is not repeated. If it stays, see where the name leads from here.",
+        )
 
     def await_keys(self, url: str) -> None:
         """Wait until what runs there accepts both of the store's keys.
@@ -141,19 +143,17 @@ class ScoringEnvironment:
             EndpointUnreachable: It did not in time.
         """
         for key in self.ensure_keys():
-            waiting = Waiting(KEYS_SECONDS)
             with ScoringClient(url, key, seconds=ASK_SECONDS) as client:
-                while not _accepts(client):
-                    if not waiting.again():
-                        raise EndpointUnreachable(
-                            f"{url} does not accept the keys of the vault after {KEYS_SECONDS:g} s.",
-                            next_step="See `ahc status` and the container's log; its identity must be able to read "
-                            "the vault.",
-                        )
+                if not any(_accepts(client) for _ in polls(KEYS_SECONDS, longest_pause=LONGEST_PAUSE)):
+                    raise EndpointUnreachable(
+                        f"{url} does not accept the keys of the vault after {KEYS_SECONDS:g} s.",
+                        next_step="See `ahc status` and the container's log; its identity must be able to read "
+                        "the vault.",
+                    )
 
 
-def gone(candidate: Candidate) -> CandidateFailed:
-    """The error where it isn't there any more."""
+def candidate_replaced(candidate: Candidate) -> CandidateFailed:
+    """The error of a candidate that isn't there any more."""
     return CandidateFailed(
         f"The candidate {candidate.handle} of {candidate.environment} is gone: another one took its place.",
         process_exit_code=None,

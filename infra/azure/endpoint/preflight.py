@@ -22,14 +22,14 @@ def preflight(target: ScoringEnvironment, own: Callable[[], dict[str, Check]]) -
     name = target.name
     forget_resources()
     try:
-        found, further = target.resources, own()
+        resources, further = target.resources, own()
     except PlatformError as error:
         if error.transient:
             raise
         return [f"{name}: {error} {error.next_step}"]
-    checks = {**release_checks(target.environment, found, target.settings), **further}
+    checks = {**release_checks(target.environment, resources, target.settings), **further}
     findings = [
-        *resources_there(name, found, of_environment(found)),
+        *resources_there(name, resources, of_environment(resources)),
         *all_at_once([_required(*item) for item in checks.items()]),
     ]
     return [finding.sentence for finding in findings if finding.blocks]

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resources import PlatformResources, platform_resources
 from infra.azure.machine_learning.registry import ml_client
 from infra.azure.machine_learning.tracking import STUDIO, workspace_id
@@ -80,8 +80,7 @@ class _Publishing:
 
     @property
     def _client(self) -> "MLClient":
-        platform = self._platform
-        return ml_client(platform.subscription_id, platform.resource_group, platform.workspace)
+        return ml_client(self._platform)
 
     def all(self, image: str) -> tuple[PublishedAsset, ...]:
         from azure.ai.ml import load_component
@@ -125,18 +124,18 @@ class _Publishing:
         from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
         with azure_errors(f"publishing the {kind} {name}:{self._version}"):
-            found = self._found(assets, name)
-            new = found is None
-            if found is None:
+            asset = if_present(lambda: assets.get(name, self._version))
+            new = asset is None
+            if asset is None:
                 try:
-                    found = assets.create_or_update(make({CONTENT: content}))
+                    asset = assets.create_or_update(make({CONTENT: content}))
                 except ResourceExistsError:
                     # Somebody was first.
-                    found = assets.get(name, self._version)
+                    asset = assets.get(name, self._version)
                 except ResourceNotFoundError as error:
                     workspace = self._platform.workspace
                     raise NotProvisioned(f"The Azure ML workspace `{workspace}` is not there.") from error
-        if (found.tags or {}).get(CONTENT) != content:
+        if (asset.tags or {}).get(CONTENT) != content:
             raise ConfigurationError(
                 f"The {kind} {name}:{self._version} is published already, with another image or definition.",
                 next_step="Publish under a new version: that of the build which made this image.",
@@ -144,14 +143,6 @@ class _Publishing:
         plural = "environments" if kind == "environment" else "components"
         link = f"{STUDIO}/{plural}/{name}/{self._version}?wsid={workspace_id(self._platform)}"
         return PublishedAsset(kind=kind, name=name, version=self._version, new=new, link=link)
-
-    def _found(self, assets: Any, name: str) -> Any:
-        from azure.core.exceptions import ResourceNotFoundError
-
-        try:
-            return assets.get(name, self._version)
-        except ResourceNotFoundError:
-            return None
 
 
 def _text(path: Path) -> str:

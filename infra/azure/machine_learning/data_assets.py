@@ -1,9 +1,8 @@
 """Data versions as data assets of the Azure ML workspace, where people look for data and lineage starts."""
 
-from contextlib import suppress
 from typing import Any, Final
 
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resources import PlatformResources, platform_resources
 from infra.azure.machine_learning.registry import ml_client, split_tags
 from infra.azure.machine_learning.tracking import STUDIO, workspace_id
@@ -26,25 +25,23 @@ class AmlData:
 
     def register(self, entry: DataEntry) -> str:
         platform = platform_resources(self._settings)
-        with azure_errors(f"listing the data {entry.name}@{entry.version} in the workspace {platform.workspace}"):
+        doing = f"listing the data {entry.name}@{entry.version} in the workspace {platform.workspace}"
+        with azure_errors(doing, NotProvisioned(f"The Azure ML workspace `{platform.workspace}` is not there.")):
             _create_once(platform, entry)
         return data_link(platform, entry.name, entry.version)
 
 
 def _create_once(platform: PlatformResources, entry: DataEntry) -> None:
-    from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+    from azure.core.exceptions import ResourceExistsError
 
-    data = ml_client(platform.subscription_id, platform.resource_group, platform.workspace).data
-    with suppress(ResourceNotFoundError):
-        data.get(entry.name, entry.version)
+    data = ml_client(platform).data
+    if if_present(lambda: data.get(entry.name, entry.version)):
         return
     try:
         data.create_or_update(_asset(entry))
     except ResourceExistsError:
         # Somebody was first; what does not answer now is another conflict.
         data.get(entry.name, entry.version)
-    except ResourceNotFoundError as error:
-        raise NotProvisioned(f"The Azure ML workspace `{platform.workspace}` is not there.") from error
 
 
 def data_link(platform: PlatformResources, name: str, version: str) -> str:

@@ -38,7 +38,7 @@ HIDDEN_SECONDS: Final = 300
 """For so long nobody else gets a message that was taken: longer than a reconciliation takes."""
 AT_ONCE: Final = 32
 """The most that the service gives in one answer."""
-KEPT_SECONDS: Final = 30 * 24 * 3600
+ASIDE_SECONDS: Final = 30 * 24 * 3600
 """What was put aside stays for so long."""
 
 
@@ -55,20 +55,20 @@ class QueuedNotices:
         self._identity = identity
 
     def take(self) -> Sequence[Notice]:
-        wanted = {"numofmessages": AT_ONCE, "visibilitytimeout": HIDDEN_SECONDS}
+        query = {"numofmessages": AT_ONCE, "visibilitytimeout": HIDDEN_SECONDS}
         # Without the queue, events are switched off in the platform's parameters.
-        answer = self._send("GET", f"{QUEUE}/messages", wanted, fine=("QueueNotFound",))
+        answer = self._send("GET", f"{QUEUE}/messages", query, fine=("QueueNotFound",))
         if answer.status_code != HTTPStatus.OK:
             return []
         return [_notice(item) for item in ET.fromstring(answer.content)]  # noqa: S314 - the service's own answer
 
     def end(self, notice: Notice) -> None:
-        gone = ("MessageNotFound", "PopReceiptMismatch")
-        self._send("DELETE", f"{QUEUE}/messages/{notice.id}", {"popreceipt": notice.receipt}, fine=gone)
+        absent = ("MessageNotFound", "PopReceiptMismatch")
+        self._send("DELETE", f"{QUEUE}/messages/{notice.id}", {"popreceipt": notice.receipt}, fine=absent)
 
     def put_aside(self, notice: Notice) -> None:
         body = f"<QueueMessage><MessageText>{escape(notice.text)}</MessageText></QueueMessage>"
-        self._send("POST", f"{ASIDE}/messages", {"messagettl": KEPT_SECONDS}, body=body)
+        self._send("POST", f"{ASIDE}/messages", {"messagettl": ASIDE_SECONDS}, body=body)
         self.end(notice)
 
     def _send(

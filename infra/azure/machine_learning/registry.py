@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.azure.access.credentials import credential
-from infra.azure.access.errors import azure_errors
-from infra.azure.access.resources import platform_resources
+from infra.azure.access.errors import azure_errors, if_present
+from infra.azure.access.resources import PlatformResources, platform_resources
 from infra.azure.storage.blobs import blob_service
 from infra.azure.storage.leases import exclusive_blob
 from infra.errors import ModelNotFound, NotProvisioned
@@ -63,8 +63,7 @@ class AmlRegistry:
 
     @property
     def _client(self) -> "MLClient":
-        platform = platform_resources(self._settings)
-        return ml_client(platform.subscription_id, platform.resource_group, platform.workspace)
+        return ml_client(platform_resources(self._settings))
 
     def register(
         self, bundle: Path, *, name: str, digest: str, tags: Mapping[str, str], metrics: Mapping[str, float]
@@ -73,10 +72,10 @@ class AmlRegistry:
 
         facts = {DIGEST: digest, **{f"metric.{key}": f"{value:.6g}" for key, value in metrics.items()}}
         with self._writing(name, f"registering {name} with digest {digest[:12]}"):
-            known = self._all(name)
-            if same := [model for model in known if model.digest == digest]:
+            models = self._all(name)
+            if same := [model for model in models if model.digest == digest]:
                 return same[0]
-            version = max((model.version for model in known), default=0) + 1
+            version = max((model.version for model in models), default=0) + 1
             return _registered(
                 self._client.models.create_or_update(
                     Model(
@@ -129,28 +128,23 @@ class AmlRegistry:
         self.tag(model, {CHAMPION + environment: datetime.now(UTC).isoformat()})
 
     def _read(self, name: str, version: int) -> Any:
-        from azure.core.exceptions import ResourceNotFoundError
-
         with azure_errors(f"reading {name} v{version}"):
-            try:
-                return self._client.models.get(name, str(version))
-            except ResourceNotFoundError as error:
-                known = ", ".join(f"v{item.version}" for item in self._all(name)) or "none"
-                raise ModelNotFound(
-                    f"The registry has no version {version} of `{name}`; registered versions: {known}."
-                ) from error
+            if model := if_present(lambda: self._client.models.get(name, str(version))):
+                return model
+            versions = ", ".join(f"v{item.version}" for item in self._all(name)) or "none"
+        raise ModelNotFound(f"The registry has no version {version} of `{name}`; registered versions: {versions}.")
 
     def _all(self, name: str) -> list[RegisteredModel]:
         from azure.core.exceptions import ResourceNotFoundError
 
         with self._workspace():
             try:
-                found = [_registered(model) for model in self._client.models.list(name=name)]
+                models = [_registered(model) for model in self._client.models.list(name=name)]
             except ResourceNotFoundError:
                 if name in self.names():
                     raise
                 return []
-        return sorted(found, key=lambda model: model.version, reverse=True)
+        return sorted(models, key=lambda model: model.version, reverse=True)
 
     @contextmanager
     def _workspace(self) -> Iterator[None]:
@@ -172,8 +166,8 @@ class AmlRegistry:
 
 
 @lru_cache(maxsize=4)
-def ml_client(subscription_id: str, resource_group: str, workspace: str) -> "MLClient":
-    """The client of one workspace; making it takes a second."""
+def ml_client(platform: PlatformResources) -> "MLClient":
+    """The client of the platform's workspace; making it takes a second."""
     import logging
 
     # It tells every deprecation of its own; errors still come through.
@@ -181,7 +175,12 @@ def ml_client(subscription_id: str, resource_group: str, workspace: str) -> "MLC
     from azure.ai.ml import MLClient
 
     return MLClient(
-        credential(), subscription_id, resource_group, workspace, enable_telemetry=False, show_progress=False
+        credential(),
+        platform.subscription_id,
+        platform.resource_group,
+        platform.workspace,
+        enable_telemetry=False,
+        show_progress=False,
     )
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.azure.access.clients import resource_client
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resource_manager import ask
 from infra.azure.access.resources import subscription
-from infra.azure.access.waiting import Waiting
 from infra.azure.machine_learning.registry import DIGEST, split_tags
 from infra.azure.machine_learning.tracking import STUDIO
 from infra.azure.storage.blobs import blob_options
@@ -22,6 +21,7 @@ from infra.errors import ConfigurationError, NotProvisioned, ServiceUnavailable
 from infra.ports import RegisteredModel
 from infra.settings import Settings
 from infra.stores.folder_files import files_of
+from infra.waiting import polls
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -70,9 +70,11 @@ class AmlSharedModels:
 
         One with these bytes that Azure failed to make is removed: no other place of its files would be accepted.
         """
-        waiting = Waiting(CREATION_SECONDS)
-        while (found := self._read(version)) is not None:
-            digest = (found.get("properties") or {}).get(DIGEST, "unknown")
+        for _ in polls(CREATION_SECONDS, longest_pause=5.0):
+            answer = if_present(lambda: self._resources(version).get_by_id(version, API_VERSION))
+            if answer is None:
+                return False
+            digest = (answer.properties.get("properties") or {}).get(DIGEST, "unknown")
             if digest != model.digest:
                 raise ConfigurationError(
                     f"The Azure ML registry {self._registry} has {model.label} already, with the digest {digest}; "
@@ -80,25 +82,13 @@ class AmlSharedModels:
                     next_step="What is there stays. Name another registry in `azure.model_registry`, or register a "
                     "version whose number is free there.",
                 )
-            state = found.get("provisioningState", READY)
+            state = answer.properties.get("provisioningState", READY)
             if state == READY:
                 return True
             if state in ENDED_BADLY:
                 self._resources(version).begin_delete_by_id(version, API_VERSION).result()
                 return False
-            if not waiting.again():
-                raise ServiceUnavailable(f"The Azure ML registry {self._registry} is still making {model.label}.")
-        return False
-
-    def _read(self, version: str) -> dict[str, Any] | None:
-        from azure.core.exceptions import ResourceNotFoundError
-
-        try:
-            found = self._resources(version).get_by_id(version, API_VERSION)
-        except ResourceNotFoundError:
-            return None
-        properties: dict[str, Any] = found.properties
-        return properties
+        raise ServiceUnavailable(f"The Azure ML registry {self._registry} is still making {model.label}.")
 
     def _create(self, version: str, model: RegisteredModel, bundle: Path) -> None:
         from azure.core.exceptions import ResourceExistsError

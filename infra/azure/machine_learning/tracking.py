@@ -35,16 +35,13 @@ def studio_link(platform: PlatformResources, run_id: str) -> str:
 
 def workspace_id(platform: PlatformResources) -> str:
     """The resource id of the Azure ML workspace."""
-    return (
-        f"/subscriptions/{platform.subscription_id}/resourceGroups/{platform.resource_group}"
-        f"/providers/Microsoft.MachineLearningServices/workspaces/{platform.workspace}"
-    )
+    return platform.resource_id("Microsoft.MachineLearningServices/workspaces", platform.workspace)
 
 
 @lru_cache(maxsize=4)
 def _tracking_uri(platform: PlatformResources) -> str:
     with azure_errors(f"reading the workspace {platform.workspace}"):
-        client = ml_client(platform.subscription_id, platform.resource_group, platform.workspace)
+        client = ml_client(platform)
         uri = client.workspaces.get(platform.workspace).mlflow_tracking_uri
     if not uri:
         raise NotProvisioned(f"The workspace {platform.workspace} has no MLflow tracking URI.")

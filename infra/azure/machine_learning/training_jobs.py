@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.access.resources import PlatformResources
 from infra.azure.machine_learning.registry import ml_client
 from infra.azure.machine_learning.tracking import studio_link
@@ -30,8 +30,7 @@ class TrainingJobs:
 
     @property
     def _client(self) -> "MLClient":
-        platform = self._platform
-        return ml_client(platform.subscription_id, platform.resource_group, platform.workspace)
+        return ml_client(self._platform)
 
     def link(self, name: str) -> str:
         """Where a person looks at a job."""
@@ -39,10 +38,10 @@ class TrainingJobs:
 
     def attempts(self, key: str) -> int:
         """How many attempts of this training were submitted."""
-        found = 0
-        while self._is_there(f"{key}-{found + 1}"):
-            found += 1
-        return found
+        attempts = 0
+        while self._is_there(f"{key}-{attempts + 1}"):
+            attempts += 1
+        return attempts
 
     def submit(self, name: str, job: TrainingJob, job_url: str) -> None:
         """Start an attempt; where it is there already, nothing happens.
@@ -67,15 +66,11 @@ class TrainingJobs:
 
         Raises: ServiceUnavailable, and as `azure_errors` does.
         """
-        from azure.core.exceptions import ResourceNotFoundError
-
-        with azure_errors(f"reading the job {name}"):
-            try:
-                # The SDK can only print logs (`jobs.stream`); this is what it asks for them.
-                return self._client.jobs._runs_operations.get_run_details(name)  # noqa: SLF001
-            except ResourceNotFoundError as error:
-                # The history of runs hears of a job later than whoever submits it.
-                raise ServiceUnavailable(f"Azure ML doesn't know the job {name} yet.") from error
+        # The history of runs hears of a job later than whoever submits it.
+        unknown = ServiceUnavailable(f"Azure ML doesn't know the job {name} yet.")
+        with azure_errors(f"reading the job {name}", unknown):
+            # The SDK can only print logs (`jobs.stream`); this is what it asks for them.
+            return self._client.jobs._runs_operations.get_run_details(name)  # noqa: SLF001
 
     def cancel(self, name: str) -> None:
         """Returns when Azure ML has taken note; the job ends a moment later."""
@@ -83,14 +78,8 @@ class TrainingJobs:
             self._client.jobs.begin_cancel(name)
 
     def _is_there(self, name: str) -> bool:
-        from azure.core.exceptions import ResourceNotFoundError
-
         with azure_errors(f"looking for the job {name}"):
-            try:
-                self._client.jobs.get(name)
-            except ResourceNotFoundError:
-                return False
-        return True
+            return if_present(lambda: self._client.jobs.get(name)) is not None
 
     def _entity(self, name: str, job: TrainingJob, job_url: str) -> Any:
         from azure.ai.ml import Input, PyTorchDistribution, command
@@ -122,36 +111,28 @@ class TrainingJobs:
         )
 
     def _component(self) -> Any:
-        from azure.core.exceptions import ResourceNotFoundError
-
         name, version = self._target.component, self._target.version
-        wanted = f"{name}:{version}" if version else name
-        components = self._client.components
-        with azure_errors(f"reading the component {wanted}"):
-            try:
-                if version:
-                    return components.get(name, version)
-                newest = max(components.list(name), key=lambda item: item.creation_context.created_at, default=None)
-                if newest is not None:
-                    return components.get(name, newest.version)
-            except ResourceNotFoundError:
-                pass
-        raise NotProvisioned(
-            f"The workspace `{self._platform.workspace}` has no component `{wanted}`.", next_step=PUBLISH
+        label = f"{name}:{version}" if version else name
+        missing = NotProvisioned(
+            f"The workspace `{self._platform.workspace}` has no component `{label}`.", next_step=PUBLISH
         )
+        components = self._client.components
+        with azure_errors(f"reading the component {label}", missing):
+            if version:
+                return components.get(name, version)
+            newest = max(components.list(name), key=lambda item: item.creation_context.created_at, default=None)
+            if newest is not None:
+                return components.get(name, newest.version)
+        raise missing
 
     def _need_compute(self) -> None:
-        from azure.core.exceptions import ResourceNotFoundError
-
-        with azure_errors(f"reading the compute {self._target.compute}"):
-            try:
-                self._client.compute.get(self._target.compute)
-            except ResourceNotFoundError as error:
-                raise NotProvisioned(
-                    f"The workspace `{self._platform.workspace}` has no compute `{self._target.compute}`.",
-                    next_step="Correct `azure_ml.compute` in the trainer file, or attach the cluster: `ahc run "
-                    "infrastructure -p mode=provision -p environment=platform`.",
-                ) from error
+        missing = NotProvisioned(
+            f"The workspace `{self._platform.workspace}` has no compute `{self._target.compute}`.",
+            next_step="Correct `azure_ml.compute` in the trainer file, or attach the cluster: `ahc run "
+            "infrastructure -p mode=provision -p environment=platform`.",
+        )
+        with azure_errors(f"reading the compute {self._target.compute}", missing):
+            self._client.compute.get(self._target.compute)
 
     def _variables(self) -> dict[str, str]:
         settings = self._settings

@@ -1,7 +1,7 @@
 """Template deployments while they run: their operations, the nested ones too, and what stopped one."""
 
 import json
-import time
+import math
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
@@ -12,6 +12,7 @@ from infra.azure.access.clients import resource_client
 from infra.azure.access.errors import azure_errors, if_present, refusal
 from infra.azure.provisioning.what_if import resource_type
 from infra.errors import PlatformError, ProvisioningFailed
+from infra.waiting import polls
 from model.values import Frozen
 
 ENDED: Final = frozenset({"Succeeded", "Failed", "Canceled"})
@@ -73,7 +74,7 @@ def follow(target: Target, tell: Tell, *, expected: int, poll_seconds: float) ->
         AccessDenied, QuotaExceeded, ServiceUnavailable, Conflict: Where that is what stopped it.
     """
     operations: dict[str, Operation] = {}
-    while True:
+    for _ in polls(math.inf, pause=poll_seconds):
         state = state_of(target)
         with azure_errors(f"following the deployment {target.deployment}"):
             for operation in _ended(target):
@@ -84,7 +85,6 @@ def follow(target: Target, tell: Tell, *, expected: int, poll_seconds: float) ->
             raise ProvisioningFailed(f"The deployment {target.deployment} was deleted while it ran.")
         if state.provisioning_state in ENDED:
             break
-        time.sleep(poll_seconds)
     if state.provisioning_state != "Succeeded":
         raise _failure(target, state, [item for item in operations.values() if not item.succeeded])
     return tuple(operations.values())

@@ -33,7 +33,7 @@ PASS_SECONDS = 0.2
 
 def client(settings: Settings) -> Any:
     platform = platform_resources(settings)
-    return ml_client(platform.subscription_id, platform.resource_group, platform.workspace)
+    return ml_client(platform)
 
 
 def prepare(settings: Settings, version: str = "1") -> None:

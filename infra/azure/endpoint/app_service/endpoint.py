@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.azure.access.errors import azure_errors
-from infra.azure.access.waiting import Waiting
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.endpoint.app_service.checks import web_app_checks
 from infra.azure.endpoint.app_service.web_app import HANDLE, LIVE_COOKIE, PRODUCTION, SLOT, Place, WebApp
 from infra.azure.endpoint.container_log import last_words
 from infra.azure.endpoint.container_settings import PREFIX
-from infra.azure.endpoint.environment import BUNDLES, PORT, ScoringEnvironment, gone
+from infra.azure.endpoint.environment import BUNDLES, LONGEST_PAUSE, PORT, ScoringEnvironment, candidate_replaced
 from infra.azure.endpoint.preflight import preflight
 from infra.azure.storage.blobs import blob_service
 from infra.config.environments import Environment
 from infra.errors import CandidateFailed, ConfigurationError, NothingToRollBackTo, NotProvisioned, PlatformError
 from infra.ports import Candidate, EndpointStatus, LiveModel, RunningRole, RunningVersion, SecretStore
 from infra.settings import Settings
+from infra.waiting import polls
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient
@@ -32,8 +32,7 @@ DRAIN_SECONDS: Final = 10.0
 """For all front ends of App Service to know that the slot no longer gets clients."""
 RELEASED: Final = "endpoint/released.json"
 """Blob with the handles of what has been live, newest first: tells a candidate in the slot from a previous version."""
-KEPT: Final = 2
-OURS: Final = (PREFIX, HANDLE)
+NOTED: Final = 2
 PLATFORM_SETTINGS: Final = {
     "WEBSITES_PORT": str(PORT),
     "WEBSITES_CONTAINER_START_TIME_LIMIT": "900",
@@ -79,17 +78,16 @@ class AppServiceEndpoint:
         with self._target.exclusive():
             self._settle()
             slot, started = self._app.place(SLOT), datetime.now(UTC)
-            wanted = self._settings(bundle, model)
+            desired = self._settings(bundle, model)
             handle = f"{model.digest[:12]}-{uuid.uuid4().hex[:8]}"
-            if slot.handle not in self._released() and _same(slot.settings, wanted):
+            if slot.handle not in self._released() and _same(slot.settings, desired):
                 # An interrupted deployment has left this very candidate.
                 handle = slot.handle
             else:
-                others = {name: value for name, value in slot.settings.items() if not name.startswith(OURS)}
                 self._app.configure(
                     self._target.image(),
                     self._target.resources.identity_client_id,
-                    {**others, **PLATFORM_SETTINGS, **wanted, HANDLE: handle},
+                    {**_foreign(slot), **PLATFORM_SETTINGS, **desired, HANDLE: handle},
                 )
             if not slot.running:
                 self._app.start(SLOT)
@@ -106,7 +104,7 @@ class AppServiceEndpoint:
             app, slot = self._settle(), self._app.place(SLOT)
             if app.handle != candidate.handle:
                 if slot.handle != candidate.handle:
-                    raise gone(candidate)
+                    raise candidate_replaced(candidate)
                 self._swap_in(slot)
             self._target.await_answer(app.url, candidate.model, SWAP_SECONDS)
         return candidate.model
@@ -122,13 +120,13 @@ class AppServiceEndpoint:
 
     def versions(self) -> Sequence[RunningVersion]:
         app, slot, released = self._app.place(PRODUCTION), self._app.place(SLOT), self._released()
-        found = []
+        versions = []
         if app.handle and app.running:
-            found.append(RunningVersion(role="live", model=app.model, url=app.url, cookie=LIVE_COOKIE))
+            versions.append(RunningVersion(role="live", model=app.model, url=app.url, cookie=LIVE_COOKIE))
         if slot.handle and slot.running:
             role: RunningRole = "previous" if slot.handle in released else "candidate"
-            found.append(RunningVersion(role=role, model=slot.model, url=slot.url))
-        return found
+            versions.append(RunningVersion(role=role, model=slot.model, url=slot.url))
+        return versions
 
     def split(self, candidate: Candidate, share: float) -> None:
         """The share is of the clients that send no routing cookie (`LIVE_COOKIE`); each request of theirs is drawn."""
@@ -138,7 +136,7 @@ class AppServiceEndpoint:
                 return
             app, slot = self._app.place(PRODUCTION), self._app.place(SLOT)
             if slot.handle != candidate.handle or not slot.running or candidate.handle in self._released():
-                raise gone(candidate)
+                raise candidate_replaced(candidate)
             if not app.handle:
                 raise ConfigurationError(f"Nothing is live in {self.environment}: there is no traffic to divide.")
             self._app.divide(share, slot.host)
@@ -165,8 +163,8 @@ class AppServiceEndpoint:
                 self._target.await_keys(place.url)
 
     def logs(self, lines: int = 50) -> Sequence[str]:
-        shown = PRODUCTION if self._app.place(PRODUCTION).handle else SLOT
-        return self._app.logs(shown)[-lines:]
+        slot = PRODUCTION if self._app.place(PRODUCTION).handle else SLOT
+        return self._app.logs(slot)[-lines:]
 
     def stop(self) -> None:
         with self._target.exclusive():
@@ -208,14 +206,14 @@ class AppServiceEndpoint:
         Raises:
             CandidateFailed: Its container said why it ended, or it took too long.
         """
-        waiting, label = Waiting(START_SECONDS), model.label
-        while not self._target.answers(url, model):
+        where = f"{model.label} in the slot {SLOT} of {self._app.name}"
+        for _ in polls(START_SECONDS, longest_pause=LONGEST_PAUSE):
+            if self._target.answers(url, model):
+                return
             words = last_words(self._app.logs(SLOT), since=since)
-            where = f"{label} in the slot {SLOT} of {self._app.name}"
             if words.exit_code is not None:
                 raise CandidateFailed(f"{where} failed. {words.message}", process_exit_code=words.exit_code)
-            if not waiting.again():
-                raise CandidateFailed(f"{where} is not ready in time. {words.message}", process_exit_code=None)
+        raise CandidateFailed(f"{where} is not ready in time. {words.message}", process_exit_code=None)
 
     def _swap_in(self, slot: Place) -> None:
         if not slot.running:
@@ -234,17 +232,14 @@ class AppServiceEndpoint:
         if app.handle and (not released or released[0] != app.handle):
             others = [handle for handle in released if handle != app.handle]
             with azure_errors(f"noting what is live in {self.environment}"):
-                self._released_blob.upload_blob(json.dumps([app.handle, *others][:KEPT]), overwrite=True)
+                self._released_blob.upload_blob(json.dumps([app.handle, *others][:NOTED]), overwrite=True)
         return app
 
     def _released(self) -> list[str]:
-        from azure.core.exceptions import ResourceNotFoundError
-
+        blob = self._released_blob
         with azure_errors(f"reading what was live in {self.environment}"):
-            try:
-                handles: list[str] = json.loads(self._released_blob.download_blob().readall())
-            except ResourceNotFoundError:
-                return []
+            content = if_present(lambda: blob.download_blob().readall())
+        handles: list[str] = json.loads(content or b"[]")
         return handles
 
     @property
@@ -254,9 +249,8 @@ class AppServiceEndpoint:
     def _empty(self) -> None:
         """Nothing runs in the slot, and nothing says that something does."""
         slot = self._app.place(SLOT)
-        others = {name: value for name, value in slot.settings.items() if not name.startswith(OURS)}
         self._app.stop(SLOT)
-        self._app.keep_only(others)
+        self._app.keep_only(_foreign(slot))
 
     def _troubles(self) -> str:
         try:
@@ -268,8 +262,13 @@ class AppServiceEndpoint:
         return EndpointStatus(environment=self.environment, url=url, state=state, **facts)
 
 
-def _same(there: dict[str, str], wanted: dict[str, str]) -> bool:
+def _foreign(place: Place) -> dict[str, str]:
+    """Settings that no version brought."""
+    return {name: value for name, value in place.settings.items() if not name.startswith((PREFIX, HANDLE))}
+
+
+def _same(actual: dict[str, str], desired: dict[str, str]) -> bool:
     """Whether the same version runs there with the same settings, whoever asked for it."""
     correlation = f"{PREFIX}CORRELATION_ID"
-    ours = {name: value for name, value in there.items() if name.startswith(PREFIX) and name != correlation}
-    return bool(ours) and ours == {name: value for name, value in wanted.items() if name != correlation}
+    version = {name: value for name, value in actual.items() if name.startswith(PREFIX) and name != correlation}
+    return bool(version) and version == {name: value for name, value in desired.items() if name != correlation}

@@ -1,7 +1,7 @@
 """The web app of an environment and its slot `candidate`, as an endpoint sees them: what runs there, and its log."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from infra.azure.access.clients import REPEATABLE, web_client
 from infra.azure.access.errors import azure_errors
@@ -9,9 +9,6 @@ from infra.azure.endpoint.container_settings import PREFIX
 from infra.errors import NotProvisioned
 from infra.ports import LiveModel
 from model.values import Frozen
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -124,18 +121,15 @@ class WebApp:
 
         rule = models.RampUpRule(name=SLOT, action_host_name=host, reroute_percentage=round(100 * share, 2))
         experiments = models.Experiments(ramp_up_rules=[rule] if share else [])
-        wanted = models.SiteConfigResource(properties=models.SiteConfig(experiments=experiments))
+        config = models.SiteConfigResource(properties=models.SiteConfig(experiments=experiments))
         with azure_errors(f"dividing the clients of {self.name}"):
-            self._apps.update_configuration(self._resource_group, self.name, wanted, **REPEATABLE)
+            self._apps.update_configuration(self._resource_group, self.name, config, **REPEATABLE)
 
     def start(self, slot: str) -> None:
         self._ask("starting", slot, self._apps.start, self._apps.start_slot)
 
     def stop(self, slot: str) -> None:
         self._ask("stopping", slot, self._apps.stop, self._apps.stop_slot)
-
-    def restart(self, slot: str) -> None:
-        self._ask("restarting", slot, self._apps.restart, self._apps.restart_slot)
 
     def logs(self, slot: str) -> list[str]:
         """The lines of its container's log that Azure keeps, oldest first."""
@@ -151,22 +145,18 @@ class WebApp:
         from azure.mgmt.web import models
 
         pairs = [models.NameValuePair(name=name, value=value) for name, value in settings.items()]
-        wanted = models.SiteConfigResource(properties=models.SiteConfig(app_settings=pairs, **config))
+        resource = models.SiteConfigResource(properties=models.SiteConfig(app_settings=pairs, **config))
         with azure_errors(f"configuring the slot {SLOT} of {self.name}"):
-            self._apps.update_configuration_slot(self._resource_group, self.name, SLOT, wanted, **REPEATABLE)
+            self._apps.update_configuration_slot(self._resource_group, self.name, SLOT, resource, **REPEATABLE)
 
     @property
     def _apps(self) -> Any:
         return web_client(self._subscription_id).web_apps
 
     def _ask(self, doing: str, slot: str, of_app: Callable[..., T], of_slot: Callable[..., T]) -> T:
-        from azure.core.exceptions import ResourceNotFoundError
-
         where = f"{self.name}/{slot}" if slot else self.name
-        with azure_errors(f"{doing} the web app {where}"):
-            try:
-                if slot:
-                    return of_slot(self._resource_group, self.name, slot)
-                return of_app(self._resource_group, self.name)
-            except ResourceNotFoundError as error:
-                raise NotProvisioned(f"There is no web app {where} in {self._resource_group}.") from error
+        missing = NotProvisioned(f"There is no web app {where} in {self._resource_group}.")
+        with azure_errors(f"{doing} the web app {where}", missing):
+            if slot:
+                return of_slot(self._resource_group, self.name, slot)
+            return of_app(self._resource_group, self.name)

@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.azure.access.credentials import credential
 from infra.azure.access.errors import azure_errors
+from infra.azure.access.resource_manager import ask
 from infra.azure.access.resources import EnvironmentResources
 from infra.azure.endpoint.container_settings import SAFE, ContainerConfig
 from infra.config.environments import AzureTarget
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from azure.mgmt.containerinstance.models import ContainerGroup
 
 CONTAINER: Final = "scoring"
-ARM: Final = "https://management.azure.com"
 WORKSPACE_API: Final = "2020-08-01"
 
 
@@ -119,14 +118,5 @@ def _address(definition: GroupDefinition, dns_label: str) -> Any:
 
 def _workspace_key(workspace_id: str) -> str:
     """Container Instances writes to Log Analytics by the workspace's key only; the identity can't be used for it."""
-    from azure.core import PipelineClient
-    from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
-    from azure.core.rest import HttpRequest
-
-    policies = [RetryPolicy(), BearerTokenCredentialPolicy(credential(), f"{ARM}/.default")]
-    request = HttpRequest("POST", f"{ARM}{workspace_id}/sharedKeys", params={"api-version": WORKSPACE_API})
-    client: PipelineClient[Any, Any] = PipelineClient(ARM, policies=policies)
-    with azure_errors(f"reading the key of {workspace_id}"), client:
-        answer = client.send_request(request)
-        answer.raise_for_status()
-    return str(answer.json()["primarySharedKey"])
+    with azure_errors(f"reading the key of {workspace_id}"):
+        return str(ask("POST", workspace_id, "sharedKeys", WORKSPACE_API)["primarySharedKey"])

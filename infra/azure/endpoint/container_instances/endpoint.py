@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.azure.access.errors import azure_errors
-from infra.azure.access.waiting import Waiting
 from infra.azure.endpoint.container_instances.checks import container_checks
 from infra.azure.endpoint.container_instances.definition import GroupDefinition
 from infra.azure.endpoint.container_instances.groups import Colour, ContainerGroups, Group, Groups
 from infra.azure.endpoint.container_instances.routers import Router, router_of
 from infra.azure.endpoint.container_instances.traffic import ContainerTraffic
-from infra.azure.endpoint.environment import ScoringEnvironment, gone
+from infra.azure.endpoint.environment import LONGEST_PAUSE, ScoringEnvironment, candidate_replaced
 from infra.azure.endpoint.preflight import preflight
 from infra.config.environments import Environment
 from infra.errors import CandidateFailed, ConfigurationError, NothingToRollBackTo, PlatformError, ServiceUnavailable
 from infra.ports import Candidate, EndpointStatus, LiveModel, RunningRole, RunningVersion, SecretStore
 from infra.settings import Settings
+from infra.waiting import polls
 
 if TYPE_CHECKING:
     from azure.core.polling import LROPoller
@@ -55,9 +55,9 @@ class ContainerInstancesEndpoint:
         if live.stopped:
             return self._status("stopped", url=url, groups=groups, detail=f"{live.name} is stopped.")
         # While clients are divided, the endpoint's own name may lead to either version.
-        asked = self._router.address(live) if groups.divided else url
+        address = self._router.address(live) if groups.divided else url
         try:
-            with self._target.client(asked) as client:
+            with self._target.client(address) as client:
                 answering = client.model()
         except PlatformError as error:
             return self._status("unhealthy", url=url, groups=groups, detail=f"{error} {self._troubles(live)}".strip())
@@ -87,7 +87,7 @@ class ContainerInstancesEndpoint:
             if live is not None and live.handle == candidate.handle:
                 return self._traffic.led_to(live)
             if waiting is None or waiting.handle != candidate.handle:
-                raise gone(candidate)
+                raise candidate_replaced(candidate)
             self._warm(waiting)
             return self._traffic.take_over(waiting, groups, "switching")
 
@@ -102,14 +102,14 @@ class ContainerInstancesEndpoint:
 
     def versions(self) -> Sequence[RunningVersion]:
         groups, router = self._groups.all(), self._router
-        found: dict[RunningRole, Group | None] = {
+        roles: dict[RunningRole, Group | None] = {
             "live": groups.live,
             "previous": groups.previous,
             "candidate": groups.candidate,
         }
         return [
             RunningVersion(role=role, model=group.model, url=router.address(group))
-            for role, group in found.items()
+            for role, group in roles.items()
             if group is not None and group.running
         ]
 
@@ -121,7 +121,7 @@ class ContainerInstancesEndpoint:
             if not share:
                 return
             if waiting is None or waiting.handle != candidate.handle or not waiting.running:
-                raise gone(candidate)
+                raise candidate_replaced(candidate)
             if live is None:
                 raise ConfigurationError(f"Nothing is live in {self.environment}: there is no traffic to divide.")
             self._traffic.divide(live, waiting, share)
@@ -150,8 +150,8 @@ class ContainerInstancesEndpoint:
 
     def logs(self, lines: int = 50) -> Sequence[str]:
         groups = self._groups.all()
-        shown = groups.live or groups.candidate
-        return self._groups.logs(shown, lines) if shown else []
+        group = groups.live or groups.candidate
+        return self._groups.logs(group, lines) if group else []
 
     def stop(self) -> None:
         with self._target.exclusive():
@@ -159,10 +159,10 @@ class ContainerInstancesEndpoint:
                 if not group.stopped:
                     self._groups.stop(group)
             # Azure answers before it has stopped them.
-            waiting = Waiting(WARM_SECONDS)
-            while any(not group.stopped for group in self._groups.all().groups):
-                if not waiting.again():
-                    raise ServiceUnavailable(f"The container groups of {self.environment} don't stop.")
+            for _ in polls(WARM_SECONDS, longest_pause=LONGEST_PAUSE):
+                if all(group.stopped for group in self._groups.all().groups):
+                    return
+            raise ServiceUnavailable(f"The container groups of {self.environment} don't stop.")
 
     def start(self) -> EndpointStatus:
         with self._target.exclusive():
@@ -198,13 +198,13 @@ class ContainerInstancesEndpoint:
         )
 
     def _create(
-        self, there: Group | None, colour: Colour, definition: GroupDefinition, model: LiveModel
+        self, present: Group | None, colour: Colour, definition: GroupDefinition, model: LiveModel
     ) -> "LROPoller[Any] | None":
         """Begin to make the candidate; None where an interrupted deployment has left the same one."""
         fingerprint = definition.fingerprint()
-        if there is not None:
-            same = there.role == "candidate" and there.definition == fingerprint
-            if same and there.provisioning != "Failed" and not there.stopped and not there.gave_up:
+        if present is not None:
+            same = present.role == "candidate" and present.definition == fingerprint
+            if same and present.provisioning != "Failed" and not present.stopped and not present.gave_up:
                 return None
             self._groups.delete(colour)
         tags = {
@@ -233,8 +233,8 @@ class ContainerInstancesEndpoint:
             CandidateFailed: Its container ended or its image can't be pulled, or it took too long.
         """
         name, label = self._groups.name(colour), model.label
-        waiting, announced = Waiting(seconds), ""
-        while True:
+        announced = ""
+        for _ in polls(seconds, longest_pause=LONGEST_PAUSE):
             group = self._groups.get(colour)
             if group is None:
                 raise CandidateFailed(f"{name} with {label} was deleted by someone else.", process_exit_code=None)
@@ -252,9 +252,9 @@ class ContainerInstancesEndpoint:
                 with azure_errors(f"creating the container group {name} with {label}"):
                     creation.result()
                 creation = None
-            if not waiting.again():
-                why = self._groups.why(group)
-                raise CandidateFailed(f"{label} in {name} is not ready in time. {why.message}", process_exit_code=None)
+        assert group is not None
+        why = self._groups.why(group)
+        raise CandidateFailed(f"{label} in {name} is not ready in time. {why.message}", process_exit_code=None)
 
     def _warm(self, group: Group) -> Group:
         """Let it answer before it takes traffic."""

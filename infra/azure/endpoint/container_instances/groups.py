@@ -5,11 +5,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from infra.azure.access.clients import REPEATABLE, container_client
-from infra.azure.access.errors import azure_errors
+from infra.azure.access.errors import azure_errors, if_present
 from infra.azure.endpoint.container_instances.definition import CONTAINER, GroupDefinition, container_group
 from infra.azure.endpoint.container_log import LastWords, last_words
-from infra.errors import PlatformError
 from infra.ports import LiveModel
+from model.faults import known_errors
 from model.values import Frozen
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ class Group(Frozen):
         return self.exit_code not in _passing_exits() or self.restarts >= MANY_RESTARTS
 
     @classmethod
-    def of(cls, found: "ContainerGroup", colour: Colour) -> Self:
+    def of(cls, answer: "ContainerGroup", colour: Colour) -> Self:
         """Read what Azure answers; a group without our tags is a candidate that nobody waits for."""
-        tags = dict(found.tags or {})
-        address: Any = found.ip_address
-        view: Any = found.instance_view
+        tags = dict(answer.tags or {})
+        address: Any = answer.ip_address
+        view: Any = answer.instance_view
         return cls(
-            name=found.name,
+            name=answer.name,
             colour=colour,
             role=tags.get("ahc-role", "candidate"),
             handle=tags.get("ahc-handle", ""),
@@ -94,8 +94,8 @@ class Group(Frozen):
             ip=(address and address.ip) or "",
             fqdn=(address and address.fqdn) or "",
             state=(view and view.state) or "",
-            provisioning=found.provisioning_state or "",
-            **_container_facts(found),
+            provisioning=answer.provisioning_state or "",
+            **_container_facts(answer),
         )
 
 
@@ -160,25 +160,21 @@ class ContainerGroups:
         return f"{self._prefix}-{colour}"
 
     def all(self) -> Groups:
-        found = [group for colour in COLOURS if (group := self.get(colour))]
-        return Groups(groups=tuple(found))
+        return Groups(groups=tuple(group for colour in COLOURS if (group := self.get(colour))))
 
     def get(self, colour: Colour) -> Group | None:
-        from azure.core.exceptions import ResourceNotFoundError
-
-        with azure_errors(f"reading the container group {self.name(colour)}"):
-            try:
-                return Group.of(self._client.container_groups.get(self._resource_group, self.name(colour)), colour)
-            except ResourceNotFoundError:
-                return None
+        groups, name = self._client.container_groups, self.name(colour)
+        with azure_errors(f"reading the container group {name}"):
+            answer = if_present(lambda: groups.get(self._resource_group, name))
+        return Group.of(answer, colour) if answer else None
 
     def create(
         self, colour: Colour, definition: GroupDefinition, dns_label: str, tags: Mapping[str, str]
     ) -> "LROPoller[Any]":
         """Begin to make it; the poller raises the SDK's own errors."""
-        wanted = container_group(definition, dns_label, tags)
-        with azure_errors(f"creating the container group {self.name(colour)}"):
-            return self._client.container_groups.begin_create_or_update(self._resource_group, self.name(colour), wanted)
+        group, name = container_group(definition, dns_label, tags), self.name(colour)
+        with azure_errors(f"creating the container group {name}"):
+            return self._client.container_groups.begin_create_or_update(self._resource_group, name, group)
 
     def tag(self, group: Group, **changes: str) -> Group:
         """Change tags; `role` stands for `ahc-role`."""
@@ -193,13 +189,9 @@ class ContainerGroups:
 
     def delete(self, colour: Colour) -> None:
         """Delete it and wait until it is gone; one that is not there is fine."""
-        from azure.core.exceptions import ResourceNotFoundError
-
-        with azure_errors(f"deleting the container group {self.name(colour)}"):
-            try:
-                self._client.container_groups.begin_delete(self._resource_group, self.name(colour)).result()
-            except ResourceNotFoundError:
-                return
+        groups, name = self._client.container_groups, self.name(colour)
+        with azure_errors(f"deleting the container group {name}"):
+            if_present(lambda: groups.begin_delete(self._resource_group, name).result())
 
     def stop(self, group: Group) -> None:
         with azure_errors(f"stopping the container group {group.name}"):
@@ -215,43 +207,39 @@ class ContainerGroups:
 
     def logs(self, group: Group, lines: int) -> list[str]:
         """The last lines of its container, oldest first; none where it has none yet."""
-        from azure.core.exceptions import ResourceNotFoundError
-
+        containers = self._client.containers
         with azure_errors(f"reading the log of the container group {group.name}"):
-            try:
-                log = self._client.containers.list_logs(self._resource_group, group.name, CONTAINER, tail=lines)
-            except ResourceNotFoundError:
-                return []
-        return (log.content or "").splitlines()
+            log = if_present(lambda: containers.list_logs(self._resource_group, group.name, CONTAINER, tail=lines))
+        return ((log and log.content) or "").splitlines()
 
     def why(self, group: Group) -> LastWords:
         """Why it does not serve, from its events and its log."""
         if group.pull_failure:
             return LastWords(message=group.pull_failure)
-        told = last_words(self.logs(group, 50))
+        words = last_words(self.logs(group, 50))
         ended = f"Its container ended with exit code {group.exit_code}" if group.exit_code is not None else "It"
         if group.memory_exceeded:
             ended += " (out of memory)"
-        said = f"{ended}: {told.message}" if told.message else f"{ended} left no log."
-        return LastWords(message=said, exit_code=told.exit_code if group.exit_code is None else group.exit_code)
+        message = f"{ended}: {words.message}" if words.message else f"{ended} left no log."
+        return LastWords(message=message, exit_code=words.exit_code if group.exit_code is None else group.exit_code)
 
     @property
     def _client(self) -> "ContainerInstanceManagementClient":
         return container_client(self._subscription_id)
 
 
-def _container_facts(found: "ContainerGroup") -> dict[str, Any]:
-    view: Any = found.containers[0].instance_view if found.containers else None
+def _container_facts(answer: "ContainerGroup") -> dict[str, Any]:
+    view: Any = answer.containers[0].instance_view if answer.containers else None
     if view is None:
         return {}
     # After a stop and a start, what was before is of another container.
     current, before = view.current_state, view.previous_state if view.restart_count else None
     ended = next((state for state in (current, before) if state and state.state == "Terminated"), None)
     code = ended.exit_code if ended and (ended.exit_code or ended is current) else None
-    group: Any = found.instance_view
+    group: Any = answer.instance_view
     stopped = group is not None and group.state == "Stopped"
     return {
-        "pull_failure": _pull_failure(view.events or [], found.provisioning_state or ""),
+        "pull_failure": _pull_failure(view.events or [], answer.provisioning_state or ""),
         "exit_code": None if stopped else code,
         "restarts": view.restart_count or 0,
         "memory_exceeded": bool(ended and ended.detail_status == "OOMKilled"),
@@ -269,10 +257,4 @@ def _pull_failure(events: Sequence[Any], provisioning: str) -> str:
 @lru_cache(maxsize=1)
 def _passing_exits() -> frozenset[int]:
     """Exit codes of faults that pass: the container may be started again."""
-    kinds, waiting = set[int](), [PlatformError]
-    while waiting:
-        kind = waiting.pop()
-        waiting += kind.__subclasses__()
-        if kind.transient:
-            kinds.add(kind.exit_code)
-    return frozenset(kinds)
+    return frozenset(kind.exit_code for kind in known_errors().values() if kind.transient)

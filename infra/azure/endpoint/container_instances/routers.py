@@ -3,10 +3,9 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from infra.azure.access.clients import client_options
+from infra.azure.access.clients import client_options, resource_client
 from infra.azure.access.credentials import credential
 from infra.azure.access.errors import azure_errors
-from infra.azure.access.resources import EnvironmentResources
 from infra.azure.endpoint.container_instances.groups import Group
 from infra.azure.endpoint.environment import PORT, ScoringEnvironment
 from infra.errors import ConfigurationError, NotProvisioned
@@ -105,11 +104,11 @@ class PrivateNames:
     def _put(self, kind: str, name: str, **content: Any) -> None:
         from azure.mgmt.privatedns.models import RecordSet, RecordSetProperties
 
-        wanted = RecordSet(properties=RecordSetProperties(ttl=TTL_SECONDS, **content))
+        record = RecordSet(properties=RecordSetProperties(ttl=TTL_SECONDS, **content))
         zone = self._resources.dns_zone
         with azure_errors(f"writing the record {name} of the zone {zone}"):
             dns_client(self._resources.subscription_id).record_sets.create_or_update(
-                self._resources.resource_group, zone, kind, name, wanted
+                self._resources.resource_group, zone, kind, name, record
             )
 
 
@@ -143,17 +142,12 @@ class TrafficManager:
         weight = max(1, round(share * WEIGHT))
         self._write(self._profile((live, WEIGHT - weight), (candidate, weight)))
 
-    def _write(self, wanted: dict[str, Any]) -> None:
-        from azure.mgmt.resource import ResourceManagementClient
-
+    def _write(self, content: dict[str, Any]) -> None:
         profile = f"traf-{self._name}"
-        with (
-            azure_errors(f"writing the Traffic Manager profile {profile}"),
-            ResourceManagementClient(credential(), self._resources.subscription_id, **client_options()) as client,
-        ):
-            client.resources.begin_create_or_update_by_id(
-                _profile_id(self._resources, profile), TRAFFIC_MANAGER_API, wanted
-            ).result()
+        resource_id = self._resources.resource_id("Microsoft.Network/trafficManagerProfiles", profile)
+        resources = resource_client(self._resources.subscription_id).resources
+        with azure_errors(f"writing the Traffic Manager profile {profile}"):
+            resources.begin_create_or_update_by_id(resource_id, TRAFFIC_MANAGER_API, content).result()
 
     @property
     def _label(self) -> str:
@@ -196,10 +190,3 @@ def dns_client(subscription_id: str) -> "PrivateDnsManagementClient":
 
 def _scheme(target: ScoringEnvironment) -> str:
     return "https" if target.environment.azure.certificate else "http"
-
-
-def _profile_id(resources: EnvironmentResources, name: str) -> str:
-    return (
-        f"/subscriptions/{resources.subscription_id}/resourceGroups/{resources.resource_group}"
-        f"/providers/Microsoft.Network/trafficManagerProfiles/{name}"
-    )

@@ -36,7 +36,7 @@ def quick(monkeypatch):
 
 def asset(cloud):
     platform = platform_resources(cloud)
-    client = ml_client(platform.subscription_id, platform.resource_group, platform.workspace)
+    client = ml_client(platform)
     return client.data.get(ENTRY.name, ENTRY.version)
 
 
