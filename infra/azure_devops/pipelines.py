@@ -149,8 +149,8 @@ def permission(
 
 
 def _definition(project: Project, name: str) -> Json | None:
-    listed = project.find("build/definitions", "name", name)
-    return project.devops.get(project.path(f"build/definitions/{listed['id']}")) if listed else None
+    definition = project.find("build/definitions", "name", name)
+    return project.devops.get(project.path(f"build/definitions/{definition['id']}")) if definition else None
 
 
 def _is_for(policy: Json, definition: int, repository: str, ref: str) -> bool:

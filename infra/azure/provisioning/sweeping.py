@@ -40,10 +40,10 @@ def orphans(settings: Settings) -> tuple[Orphan, ...]:
     return (*_container_groups(settings), *(_image_orphan(item) for item in unneeded_images(settings)))
 
 
-def sweep(listed: tuple[Orphan, ...], settings: Settings) -> None:
+def sweep(candidates: tuple[Orphan, ...], settings: Settings) -> None:
     """Delete these orphans; what has become needed since they were listed is left alone."""
     current = set(orphans(settings))
-    remaining = [item for item in listed if item in current]
+    remaining = [item for item in candidates if item in current]
     for item in remaining:
         if item.kind == "container group":
             _delete_group(item)

@@ -65,15 +65,15 @@ def compose(name: str, settings: Settings) -> Composed:
             is named with file and key.
     """
     if name == PLATFORM:
-        main, fixed = "platform.json", {"prefix": settings.azure_prefix}
+        main, preset = "platform.json", {"prefix": settings.azure_prefix}
     else:
         environment = load_environment(name, settings.environments)
-        main, fixed = "environment.json", _from_environment(environment, settings)
+        main, preset = "environment.json", _from_environment(environment, settings)
     template = _inlined(_json(TEMPLATES / main))
     path = settings.azure_parameters / f"{name}.json"
     parameters = _from_file(path)
-    values = {key: {"value": value} for key, value in fixed.items()}
-    if problems := [*_problems(parameters, template["parameters"]), *_contradictions(parameters, fixed)]:
+    values = {key: {"value": value} for key, value in preset.items()}
+    if problems := [*_problems(parameters, template["parameters"]), *_contradictions(parameters, preset)]:
         raise ConfigurationError(f"{path}: {'; '.join(problems)}.")
     return Composed(
         template=template,
@@ -84,7 +84,7 @@ def compose(name: str, settings: Settings) -> Composed:
 
 def _from_environment(environment: Environment, settings: Settings) -> dict[str, Any]:
     azure = environment.azure
-    fixed = {
+    preset = {
         "prefix": settings.azure_prefix,
         "environment": environment.name,
         "endpoint": azure.endpoint,
@@ -93,8 +93,8 @@ def _from_environment(environment: Environment, settings: Settings) -> dict[str,
         "platformResourceGroup": resource_group(PLATFORM, settings),
     }
     if azure.subscription_id:
-        fixed["platformSubscriptionId"] = subscription(settings)
-    return fixed
+        preset["platformSubscriptionId"] = subscription(settings)
+    return preset
 
 
 def _inlined(main: dict[str, Any]) -> dict[str, Any]:
@@ -157,10 +157,10 @@ def _wrong_value(name: str, value: Any, declaration: Mapping[str, Any]) -> Itera
             yield f"`{name}`: {json.dumps(value)} {words} {json.dumps(declaration[limit])}"
 
 
-def _contradictions(parameters: Mapping[str, Any], fixed: Mapping[str, Any]) -> Iterator[str]:
+def _contradictions(parameters: Mapping[str, Any], preset: Mapping[str, Any]) -> Iterator[str]:
     """Values that are right by themselves, and wrong together."""
-    values = {**{name: item.get("value") for name, item in parameters.items() if isinstance(item, dict)}, **fixed}
-    if "environment" in fixed and not values["private"]:
+    values = {**{name: item.get("value") for name, item in parameters.items() if isinstance(item, dict)}, **preset}
+    if "environment" in preset and not values["private"]:
         # A container with a public address is outside of the network, at an address that isn't known before.
         for name in ("privateEndpoints", "allowedAddresses"):
             if values.get(name):

@@ -88,3 +88,9 @@ def test_types_are_read_from_ids():
     )
     assert resource_type("/subscriptions/s/resourceGroups/rg") == "Microsoft.Resources/resourceGroups"
     assert resource_type("[format('x')]") == "unknown"
+
+
+def test_the_resource_as_it_will_be_is_at_hand_and_not_stored_with_the_plan():
+    [change] = read_changes([WhatIfChange(resource_id=VAULT, change_type="Create", after={"name": "kv"})])
+    assert change.body == {"name": "kv"}
+    assert "body" not in change.model_dump()
