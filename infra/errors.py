@@ -229,7 +229,7 @@ class LedgerBroken(PlatformError):
 class TrainingJobFailed(PlatformError):
     """A training on another machine ended without a result; the message says what its last attempt died of.
 
-    Where the job itself ended in a known error, `error` is its class name, or `process_exit_code` its exit code.
+    `process_exit_code` is what the job ended with, where it told. A job that ended in a known error raises that one.
     """
 
     exit_code = 52
@@ -239,12 +239,10 @@ class TrainingJobFailed(PlatformError):
         self,
         message: str,
         *,
-        error: str | None = None,
         process_exit_code: int | None = None,
         next_step: str | None = None,
     ) -> None:
         super().__init__(message, next_step=next_step)
-        self.error = error
         self.process_exit_code = process_exit_code
 
 

@@ -117,9 +117,8 @@ class Trainer(Protocol):
         is told. A cancelled caller cancels the job; one that merely dies leaves it running, for its next attempt.
 
         Raises:
-            TrainingJobFailed: It ended without a result; with the exit code of the job's own error, such as that of
-                TrainingDiverged, where it is known.
-            The job's own error itself, where the engine hands it over.
+            The job's own error, such as TrainingDiverged, where it ended in a known one.
+            TrainingJobFailed: It ended without a result otherwise.
             QuotaExceeded, NotProvisioned, ConfigurationError, ServiceUnavailable.
         """
         ...

@@ -9,39 +9,43 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import KnownError
+from model.faults import Fault
 from tasks.framework.error_table import runbook
 
 
 def show_failure(error: Exception, *, as_json: bool) -> int:
     """Print an error for people (or as JSON) on stderr, and answer its exit code."""
+    fault = Fault.of(error)
     if isinstance(error, KnownError):
-        name = type(error).__name__
-        return _show(name, str(error), error.next_step, runbook(name), error.exit_code, as_json=as_json)
-    log = _keep_traceback(error)
-    what = f"{type(error).__name__}: {error}".splitlines()[0]
-    return _show(
-        "Unexpected error", what, f"This is a bug; the traceback is in {log}.", runbook("Bugs"), 1, as_json=as_json
+        return _show(fault, runbook(fault.name), as_json=as_json)
+    bug = Fault(
+        name="Unexpected error",
+        message=fault.title.splitlines()[0],
+        next_step=f"This is a bug; the traceback is in {_keep_traceback(error)}.",
     )
+    return _show(bug, runbook("Bugs"), as_json=as_json)
 
 
 def show_usage(error: Any, *, as_json: bool) -> int:
     """Print a usage error as typer does, or as JSON, and answer its exit code."""
     if as_json:
-        return _show("UsageError", error.format_message(), "See `ahc --help`.", runbook("UsageError"), 2, as_json=True)
+        usage = Fault(name="UsageError", message=error.format_message(), next_step="See `ahc --help`.", exit_code=2)
+        return _show(usage, runbook(usage.name), as_json=True)
     error.show()
     return int(error.exit_code)
 
 
-def _show(name: str, message: str, next_step: str, runbook: str, exit_code: int, *, as_json: bool) -> int:
+def _show(fault: Fault, section: str, *, as_json: bool) -> int:
     if as_json:
-        fields = {"error": name, "message": message, "next_step": next_step, "runbook": runbook, "exit_code": exit_code}
-        print(json.dumps(fields), file=sys.stderr)
+        # The keys that scripts read.
+        facts = {"error": fault.name, "message": fault.message, "next_step": fault.next_step}
+        print(json.dumps(facts | {"runbook": section, "exit_code": fault.exit_code}), file=sys.stderr)
     else:
         mark = "\033[1;31m" if sys.stderr.isatty() else ""
         end = "\033[0m" if mark else ""
-        print(f"{mark}{name}{end}: {message}", file=sys.stderr)
-        print(f"  What now: {next_step}\n  Runbook:  {runbook}\n  Exit code {exit_code}", file=sys.stderr)
-    return exit_code
+        print(f"{mark}{fault.name}{end}: {fault.message}", file=sys.stderr)
+        print(f"  What now: {fault.next_step}\n  Runbook:  {section}\n  Exit code {fault.exit_code}", file=sys.stderr)
+    return fault.exit_code
 
 
 def _keep_traceback(error: Exception) -> Path:

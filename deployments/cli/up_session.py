@@ -13,7 +13,6 @@ from deployments.display.lifecycle_end import as_summary, failure_view, summary_
 from deployments.display.terminal_tree import Display, PlainDisplay, display
 from deployments.runs.follow import follow
 from deployments.runs.parameters import parse_parameters
-from deployments.runs.queries import failure_card
 from deployments.runs.recovery import continue_interrupted, forget_scheduled, mark_interrupted
 from deployments.runs.start import find_deployment
 from deployments.server.apply import load_entrypoint
@@ -25,9 +24,11 @@ from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError
 from infra.local.platform.platform import Platform
 from infra.ports import Endpoint
+from infra.runs.faults import read_fault
 from infra.runs.starter_tag import started_by_tags
 from infra.settings import Settings
 from tasks.framework.error_table import exit_code
+from tasks.framework.failure_card import failure_card
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -151,8 +152,8 @@ class Session:
         from deployments.runs.queries import steps
 
         with server(self._settings) as client:
-            ids = [run.id, *(step for step in _flow_ids(steps(client, run.id)))]
-            return failure_card(client, ids)
+            fault = read_fault(client, [run.id, *_flow_ids(steps(client, run.id))])
+        return failure_card(fault, str(run.id)) if fault else None
 
     # --- endpoints ----------------------------------------------------------------------------------------------
 

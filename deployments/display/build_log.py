@@ -52,7 +52,7 @@ class BuildLog:
 
     def end(self, report: Report) -> None:
         self._log.end_group()
-        self._log.line(f"{report.run}: {report.told} Exit code {report.exit_code}.")
+        self._log.line(f"{report.run}: {report.ending} Exit code {report.exit_code}.")
         if report.failed:
             self._log.issue("error", explained(report))
         elif report.not_promoted and self._not_promoted_warns:
@@ -101,7 +101,7 @@ def explained(report: Report) -> str:
     """Why a build is not green, in a few sentences."""
     message = "" if report.followed_for is not None else report.message
     next_step = f"`ahc why {report.run_id}` says more." if report.run_id else ""
-    return " ".join(part for part in (f"{report.run}: {report.told}", message, next_step, report.runbook) if part)
+    return " ".join(part for part in (f"{report.run}: {report.ending}", message, next_step, report.runbook) if part)
 
 
 def variables(report: Report) -> dict[str, object]:

@@ -32,9 +32,9 @@ def write_junit(report: Report, file: Path) -> None:
         ET.SubElement(properties, "property", {"name": name, "value": printable(value)})
     run = _case(suite, report.deployment, f"run of {report.deployment}", report.seconds)
     if errors:
-        message = report.told if report.followed_for is not None else f"{report.state}: {report.message}"
+        message = report.ending if report.followed_for is not None else f"{report.state}: {report.message}"
         error = ET.SubElement(run, "error", {"message": printable(message), "type": printable(report.state)})
-        error.text = printable(report.evidence.card or message)
+        error.text = printable(report.card or message)
     for check in gates:
         _add(suite, report.deployment, check)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ class PlainLog:
     def end(self, report: Report) -> None:
         if report.refused:
             return  # the command line tells every error
-        self.tell(f"{report.run}: {report.told} Exit code {report.exit_code}.")
+        self.tell(f"{report.run}: {report.ending} Exit code {report.exit_code}.")
         if report.failed:
             self.tell(f"  Why:     ahc why {report.run_id}\n  Runbook: {report.runbook}")
 

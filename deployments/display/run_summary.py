@@ -15,8 +15,8 @@ def markdown(report: Report) -> str:
         *_model(evidence),
         *((f"live in {name}", url) for name, url in evidence.endpoints.items()),
     ]
-    parts = [f"# {report.run}: {report.told}", table(("", ""), facts)]
-    if report.message and report.followed_for is None and not (report.failed and evidence.card):
+    parts = [f"# {report.run}: {report.ending}", table(("", ""), facts)]
+    if report.message and report.followed_for is None and not (report.failed and report.card):
         parts.append(report.message)
     if evidence.gates:
         rows = [_row(check) for check in evidence.gates]
@@ -24,7 +24,7 @@ def markdown(report: Report) -> str:
     if report.failed and not report.not_promoted:
         runbook = f"Runbook: `{report.runbook}`"
         parts.append(
-            evidence.card or (f"Continue with `ahc why {report.run_id}`. {runbook}" if report.run_id else runbook)
+            report.card or (f"Continue with `ahc why {report.run_id}`. {runbook}" if report.run_id else runbook)
         )
     elif evidence.summary:
         parts.append(evidence.summary)

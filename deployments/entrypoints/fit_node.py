@@ -33,7 +33,7 @@ def take_part(run_id: UUID, node: str) -> int:
     from prefect.logging.loggers import flow_run_logger
 
     from model.errors import KnownError
-    from tasks.framework.error_table import translated
+    from tasks.framework.error_table import translate_errors
     from tasks.training.fit import fit_network
     from tasks.training.stop_signal import asked_to_stop
 
@@ -51,7 +51,7 @@ def take_part(run_id: UUID, node: str) -> int:
 
     tell(logging.INFO, "takes part.")
     try:
-        with asked_to_stop() as stop, translated():
+        with asked_to_stop() as stop, translate_errors():
             fit_network(job, get_settings(), see, stop)
     except Exception as error:
         tell(logging.ERROR, f"{type(error).__name__}: {error}")

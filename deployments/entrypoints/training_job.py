@@ -14,8 +14,8 @@ from typing import Final
 from infra.ports import TrainingUpdate
 from infra.settings import get_settings
 from infra.stores.training_folder import Outcome, TrainingFolder
-from model.errors import KnownError
-from tasks.framework.error_table import translated
+from model.faults import Fault
+from tasks.framework.error_table import translate_errors
 from tasks.training.fit import fit_network, writes
 from tasks.training.stop_signal import asked_to_stop
 
@@ -36,29 +36,26 @@ def main(job_url: str) -> int:
 def _outcome(folder: TrainingFolder) -> Outcome:
     attempt = os.environ.get(ATTEMPT, "")
     try:
-        with asked_to_stop() as stop, translated():
+        with asked_to_stop() as stop, translate_errors():
             fit_network(folder.job(), get_settings(), printed(print), stop)
-    except Exception as error:  # noqa: BLE001 - who waits is told of any
+    except Exception as error:  # noqa: BLE001 - who waits reads of any
         traceback.print_exc()
-        code = error.exit_code if isinstance(error, KnownError) else 1
-        said = str(error) if isinstance(error, KnownError) else f"{type(error).__name__}: {error}"
-        next_step = error.next_step if isinstance(error, KnownError) else ""
-        return Outcome(attempt=attempt, exit_code=code, message=said, next_step=next_step)
-    return Outcome(attempt=attempt, exit_code=0)
+        return Outcome(attempt=attempt, fault=Fault.of(error))
+    return Outcome(attempt=attempt)
 
 
 def printed(
     line: Callable[[str], object], *, clock: Callable[[], float] = monotonic
 ) -> Callable[[TrainingUpdate], None]:
     """Where updates become lines: every text, and progress as often as the log of a long training bears."""
-    told = -QUIET_SECONDS
+    last = -QUIET_SECONDS
 
     def see(update: TrainingUpdate) -> None:
-        nonlocal told
+        nonlocal last
         if update.done is not None:
-            if update.done < 1 and clock() - told < QUIET_SECONDS:
+            if update.done < 1 and clock() - last < QUIET_SECONDS:
                 return
-            told = clock()
+            last = clock()
         line(update.model_dump_json(exclude_defaults=True))
 
     return see

@@ -1,4 +1,4 @@
-"""Flow runs as people name them: found by id, the start of an id, or name; with their steps, failure card and log."""
+"""Flow runs as people name them: by id, the start of an id, or name; with their steps and log."""
 
 import difflib
 import os
@@ -236,21 +236,6 @@ def failed_path(tree: Sequence[Step]) -> list[Step]:
 def finished(tree: Sequence[Step]) -> int:
     """How many steps are done and are not repeated by a rerun; each counts once, however often it answered since."""
     return len({step.name for step in tree if step.state_type == "COMPLETED"})
-
-
-def failure_card(client: "SyncPrefectClient", run_ids: Sequence[UUID]) -> str | None:
-    """The newest failure card of these runs, as Markdown."""
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
-    from prefect.client.schemas.sorting import ArtifactSort
-
-    found = client.read_artifacts(
-        artifact_filter=ArtifactFilter(
-            key=ArtifactFilterKey(any_=["failure-card"]), flow_run_id=ArtifactFilterFlowRunId(any_=list(run_ids))
-        ),
-        sort=ArtifactSort.CREATED_DESC,
-        limit=1,
-    )
-    return str(found[0].data) if found else None
 
 
 def last_log_lines(client: "SyncPrefectClient", run_ids: Sequence[UUID], count: int = 15) -> list[str]:

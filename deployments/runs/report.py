@@ -9,9 +9,12 @@ from uuid import UUID
 from pydantic import Field, ValidationError
 
 from infra.errors import PlatformError
+from infra.runs.faults import FAULT, fault_in
 from infra.runs.pages import read_all_async
+from model.faults import Fault
 from model.values import Frozen
 from tasks.framework.error_table import ERRORS, ended_as, runbook
+from tasks.framework.failure_card import failure_card
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class GateCheck(Frozen):
-    """One check of a gate, as the run told it."""
+    """One check of a gate, as the run published it."""
 
     gate: str
     check: str
@@ -39,7 +42,7 @@ class Evidence(Frozen):
     gates: tuple[GateCheck, ...] = ()
     endpoints: dict[str, str] = Field(default_factory=dict)
     summary: str = ""
-    card: str = ""
+    fault: Fault | None = None
 
 
 class Report(Frozen):
@@ -72,7 +75,7 @@ class Report(Frozen):
         return self.state == "NotPromoted"
 
     @property
-    def told(self) -> str:
+    def ending(self) -> str:
         if self.followed_for is not None:
             return f"Not ended within {self.followed_for:.0f} s; the run goes on."
         return f"{self.state}."
@@ -84,6 +87,11 @@ class Report(Frozen):
         names = {"FAILED": "Failed", "CRASHED": "Crashed", "CANCELLED": "Cancelled"}
         named = self.state in ERRORS or self.state_type == "COMPLETED"
         return runbook(self.state if named else names.get(self.state_type, self.state))
+
+    @property
+    def card(self) -> str:
+        """The failure card as Markdown; empty where the run had no time to leave the record of its fault."""
+        return failure_card(self.evidence.fault, self.run_id) if self.evidence.fault else ""
 
     @property
     def failed_gates(self) -> list[GateCheck]:
@@ -99,11 +107,11 @@ def report(
     followed_for: float | None = None,
 ) -> Report:
     """The report of a run; what the run was asked to release counts where it published no version."""
-    found = evidence or Evidence()
-    if not found.model_name:
+    evidence = evidence or Evidence()
+    if not evidence.model_name:
         name, version = run.parameters.get("name"), run.parameters.get("version")
         if isinstance(name, str) and str(version).isdigit():
-            found = found.model_copy(update={"model_name": name, "model_version": int(str(version))})
+            evidence = evidence.model_copy(update={"model_name": name, "model_version": int(str(version))})
     state = run.state
     kind, name_of, message = (state.type.value, state.name or "", state.message or "") if state else ("", "", "")
     return Report(
@@ -117,7 +125,7 @@ def report(
         seconds=round(run.total_run_time.total_seconds(), 1),
         link=link,
         exit_code=code,
-        evidence=found,
+        evidence=evidence,
         followed_for=followed_for,
     )
 
@@ -143,11 +151,11 @@ async def read_evidence(client: "PrefectClient", flow_runs: Sequence[UUID]) -> E
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
     from prefect.client.schemas.sorting import ArtifactSort
 
-    wanted = ArtifactFilter(
+    for_people = ArtifactFilter(
         flow_run_id=ArtifactFilterFlowRunId(any_=list(flow_runs)),
         type=ArtifactFilterType(any_=["table", "markdown", "link"]),
     )
-    artifacts = await read_all_async(client.read_artifacts, artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)
+    artifacts = await read_all_async(client.read_artifacts, artifact_filter=for_people, sort=ArtifactSort.CREATED_DESC)
     return _evidence({item.key: item for item in reversed(artifacts) if item.key})
 
 
@@ -170,7 +178,7 @@ def _evidence(newest: "dict[str, Artifact]") -> Evidence:
             key.removeprefix("endpoint-"): _address(item) for key, item in newest.items() if key.startswith("endpoint-")
         },
         summary=_text(newest.get("summary")),
-        card=_text(newest.get("failure-card")),
+        fault=fault_in(newest.get(FAULT)),
     )
 
 

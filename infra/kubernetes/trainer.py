@@ -8,6 +8,8 @@ from infra.errors import ConfigurationError, ServiceUnavailable, TrainingJobFail
 from infra.kubernetes.followed_run import FollowedRun
 from infra.ports import TrainingJob, TrainingUpdate
 from infra.runs.cancellation import run_is_cancelled
+from infra.runs.faults import read_fault
+from model.faults import Fault
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -46,8 +48,8 @@ class PrefectTrainer:
                 if run_is_cancelled():
                     _cancel(client, run)
                 raise
-        if ended.state is None or not ended.state.is_completed():
-            _fail(ended, followed.explanation)
+            if ended.state is None or not ended.state.is_completed():
+                _fail(ended, followed.explanation, read_fault(client, [ended.id]))
 
     def _start(self, client: "SyncPrefectClient", job: TrainingJob) -> "FlowRun":
         from prefect.deployments import run_deployment
@@ -106,7 +108,7 @@ def _cancel(client: "SyncPrefectClient", run: "FlowRun") -> None:
     client.set_flow_run_state(run.id, Cancelling(message="The run that it belongs to was cancelled."))
 
 
-def _fail(run: "FlowRun", explanation: str) -> NoReturn:
+def _fail(run: "FlowRun", explanation: str, fault: Fault | None) -> NoReturn:
     state = run.state
     assert state is not None
     said = explanation or state.message or "no reason was told"
@@ -116,7 +118,11 @@ def _fail(run: "FlowRun", explanation: str) -> NoReturn:
             next_step="Rerun when it is wanted again: it goes on at the last checkpoint.",
         )
     if state.is_failed():
-        raise TrainingJobFailed(state.message or f"The run {run.name} failed.", error=state.name)
+        message = state.message or f"The run {run.name} failed."
+        if fault is None or fault.name != state.name:
+            # The record of an earlier attempt, or a run of a version that wrote none: its state names the error too.
+            fault = Fault(name=state.name or "", message=message)
+        raise fault.error() if fault.kind else TrainingJobFailed(message)
     if not run.run_count:
         raise ServiceUnavailable(f"The machine of the run {run.name} was lost before the training began: {said}")
     raise TrainingJobFailed(f"The run {run.name} lost its machine {run.run_count} times. The last time: {said}")

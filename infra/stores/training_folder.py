@@ -3,24 +3,40 @@
 from typing import Any, Final
 
 import fsspec
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from infra.ports import TrainingJob
+from model.errors import TrainingInterrupted
+from model.faults import Fault
 from model.values import Frozen
 
 JOB: Final = "job.json"
 OUTCOME: Final = "outcome.json"
-INTERRUPTED: Final = 19
-"""Exit code of a process that was asked to stop in mid-training, and kept its state (TrainingInterrupted)."""
+INTERRUPTED: Final = TrainingInterrupted.exit_code
+"""Exit code of a process that was asked to stop in mid-training, and kept its state."""
 
 
 class Outcome(Frozen):
     """How one attempt ended."""
 
     attempt: str = Field(description="The engine's name for it.")
-    exit_code: int = Field(description="0, or that of the error.")
-    message: str = ""
-    next_step: str = ""
+    fault: Fault | None = Field(None, description="What ended it; None where it worked.")
+
+    @property
+    def exit_code(self) -> int:
+        return self.fault.exit_code if self.fault else 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_job(cls, fields: Any) -> Any:
+        """A job that was submitted before faults were records may run on, and writes these fields of its own."""
+        if not isinstance(fields, dict) or "exit_code" not in fields:
+            return fields
+        code, message, next_step = fields["exit_code"], fields.get("message", ""), fields.get("next_step", "")
+        fault = Fault.of_exit_code(code, message, next_step) or Fault(
+            name="Error", message=message, next_step=next_step, exit_code=code
+        )
+        return {"attempt": fields["attempt"], "fault": fault if code else None}
 
 
 class TrainingFolder:

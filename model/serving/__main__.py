@@ -12,6 +12,7 @@ import sys
 from pydantic import ValidationError
 
 from model.errors import InvalidConfig
+from model.faults import Fault
 from model.serving.config import ServingConfig
 from model.serving.observe.logs import log_as_json
 
@@ -42,9 +43,9 @@ def _refuse_config(error: ValidationError) -> int:
     log_as_json("INFO")
     # Not the values: a key may be among them.
     wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-    fields = {"error": "InvalidConfig", "next_step": InvalidConfig.next_step, "exit_code": InvalidConfig.exit_code}
-    logging.getLogger("serving").error("The config on stdin is wrong: %s", wrong, extra={"fields": fields})
-    return InvalidConfig.exit_code
+    fault = Fault.of(InvalidConfig(f"The config on stdin is wrong: {wrong}"))
+    logging.getLogger("serving").error(fault.message, extra={"fields": fault.log_fields})
+    return fault.exit_code
 
 
 if __name__ == "__main__":

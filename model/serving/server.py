@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from model.bundle.read import open_bundle
 from model.errors import ModelError
+from model.faults import Fault
 from model.serving.certificate import Certificate
 from model.serving.config import ServingConfig
 from model.serving.handover import Handover
@@ -129,10 +130,11 @@ def serve(config: ServingConfig, *, supervised: bool = False) -> int:
         service = ScoringService(open_bundle(config.bundle, digest=config.digest), config)
         listener = _listen(config)
     except ModelError as error:
-        return _give_up(type(error).__name__, str(error), error.next_step, error.exit_code, supervised=supervised)
+        return _give_up(Fault.of(error), supervised=supervised)
     except OSError as error:
         message = f"Can't listen on {config.host}:{config.port}: {error.strerror}."
-        return _give_up("PortInUse", message, "Choose another port.", EXIT_CANNOT_LISTEN, supervised=supervised)
+        fault = Fault(name="PortInUse", message=message, next_step="Choose another port.", exit_code=EXIT_CANNOT_LISTEN)
+        return _give_up(fault, supervised=supervised)
     server = ScoringServer(service, certificate)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(server, listener, supervised=supervised))
@@ -190,11 +192,11 @@ def _raise_descriptor_limit() -> int:
     return max(soft, limit)
 
 
-def _give_up(error: str, message: str, next_step: str, code: int, *, supervised: bool) -> int:
-    log.error(message, extra={"fields": {"error": error, "next_step": next_step, "exit_code": code}})
+def _give_up(fault: Fault, *, supervised: bool) -> int:
+    log.error(fault.message, extra={"fields": fault.log_fields})
     if supervised:
-        _report({"event": "failed", "error": error, "message": message})
-    return code
+        _report({"event": "failed", "error": fault.name, "message": fault.message})
+    return fault.exit_code
 
 
 def _report(event: dict[str, Any]) -> None:

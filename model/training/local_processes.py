@@ -14,12 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel
-
-from model import errors
 from model.config import TrainingConfig
 from model.data.manifest import DataVersion
-from model.errors import ModelError, TrainingInterrupted
+from model.errors import TrainingInterrupted
+from model.faults import Fault
 from model.training.distributed import Place, RankLost
 from model.values import Frozen
 
@@ -33,7 +31,7 @@ _TAIL: Final = 5
 
 
 class RankJob(Frozen):
-    """What another rank is told: all that `fit` is told but who looks on."""
+    """What another rank gets: all that `fit` gets but who looks on, and the file for the record of its fault."""
 
     data: DataVersion
     config: TrainingConfig
@@ -41,23 +39,6 @@ class RankJob(Frozen):
     place: dict[str, Any]
     threads: int
     report: Path
-
-
-class RankFault(BaseModel):
-    """Why a rank ended."""
-
-    error: str
-    message: str
-    next_step: str | None = None
-
-    def raised(self) -> Exception:
-        """The same error in this process."""
-        if self.error == RankLost.__name__:
-            return RankLost(self.message)
-        kind = getattr(errors, self.error, None)
-        if isinstance(kind, type) and issubclass(kind, ModelError) and kind is not errors.ImageRejected:
-            return kind(self.message, next_step=self.next_step)
-        return RuntimeError(f"{self.error}: {self.message}")
 
 
 class _Rank:
@@ -91,17 +72,17 @@ class _Rank:
             self.tail = [*self.tail, line.rstrip()][-_TAIL:]
             log.info("[rank %d] %s", self.number, line.rstrip())
 
-    def fault(self) -> Exception | None:
+    def fault(self) -> Fault | None:
         """Why it ended; None where it ended well or goes on."""
         code = self.process.poll()
         if not code:
             return None
         if self.report.exists():
-            return RankFault.model_validate_json(self.report.read_text()).raised()
+            return Fault.model_validate_json(self.report.read_text())
         self._reader.join(timeout=5)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        said = f" It said last: {' | '.join(self.tail)}" if self.tail else ""
-        return TrainingInterrupted(f"Rank {self.number} of this training {how}.{said}")
+        tail = f" It said last: {' | '.join(self.tail)}" if self.tail else ""
+        return Fault.of(TrainingInterrupted(f"Rank {self.number} of this training {how}.{tail}"))
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
@@ -163,8 +144,8 @@ def _cause(ranks: list[_Rank], lost: RankLost) -> Exception:
     while time.monotonic() < until:
         for rank in ranks:
             fault = rank.fault()
-            if fault is not None and not isinstance(fault, RankLost):
-                return fault
+            if fault is not None and fault.name != RankLost.__name__:
+                return fault.error()
         if all(rank.process.poll() is not None for rank in ranks):
             break
         time.sleep(0.1)

@@ -9,10 +9,11 @@ import sys
 import threading
 from pathlib import Path
 
-from model.errors import ModelError
+from model.faults import Fault
+from model.files import write_whole
 from model.training.callbacks import Follower
 from model.training.distributed import Place
-from model.training.local_processes import RankFault, RankJob
+from model.training.local_processes import RankJob
 
 
 def main(description: Path) -> int:
@@ -28,11 +29,7 @@ def main(description: Path) -> int:
     try:
         fit_as(Place(**job.place), job.data, job.config, job.directory, Follower())
     except Exception as error:
-        step = error.next_step if isinstance(error, ModelError) else None
-        fault = RankFault(error=type(error).__name__, message=str(error), next_step=step)
-        aside = job.report.with_suffix(".part")
-        aside.write_text(fault.model_dump_json())
-        aside.replace(job.report)
+        write_whole(job.report, Fault.of(error).model_dump_json())
         raise
     return 0
 

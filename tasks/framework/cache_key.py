@@ -56,19 +56,19 @@ def _version(package: str) -> str:
 
 def _sources(module: str) -> dict[str, str]:
     """Digest of a module's source and of every module of the same package that it imports, directly or not."""
-    found: dict[str, str] = {}
-    waiting = deque([module])
-    while waiting:
-        name = waiting.popleft()
+    digests: dict[str, str] = {}
+    queue = deque([module])
+    while queue:
+        name = queue.popleft()
         path = PROJECT.joinpath(*name.split(".")).with_suffix(".py")
-        if name in found or not path.is_file():
+        if name in digests or not path.is_file():
             continue
         source = path.read_bytes()
         # A template of the same name is as much a part of the module as its lines.
         beside = b"".join(other.read_bytes() for other in sorted(path.parent.glob(f"{path.stem}.*")))
-        found[name] = hashlib.sha256(beside).hexdigest()
-        waiting.extend(_imports(source, module.split(".")[0]))
-    return found
+        digests[name] = hashlib.sha256(beside).hexdigest()
+        queue.extend(_imports(source, module.split(".")[0]))
+    return digests
 
 
 def _imports(source: bytes, package: str) -> Iterable[str]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from infra.azure.access.errors import azure_error_behind, translation
-from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable, TrainingJobFailed
+from infra.azure.access.errors import SIGNATURE, azure_error_behind, translation
+from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable
 from model.errors import KnownError
 from model.faults import known_errors
 
@@ -30,7 +30,7 @@ OUTCOMES: Final[Mapping[str, int]] = {
     "Cancelled": 42,
     "FollowTimeout": 43,
 }
-"""Exit codes of how a run can end apart from our errors; a usage error is 2, an unexpected one 1."""
+"""Exit codes of how a run can end apart from the known errors; a usage error is 2, an unexpected one 1."""
 
 
 ERRORS: Final[Mapping[str, type[KnownError]]] = known_errors()
@@ -50,7 +50,7 @@ def expired(state_type: str, message: str) -> bool:
 
 
 def ended_as(state_type: str, state_name: str, message: str) -> str:
-    """The name of a run's state; that of our error where Prefect ended a run on which nobody decided in time."""
+    """The name of a run's state; `ReleaseRejected` where Prefect ended a run on which nobody decided in time."""
     return ReleaseRejected.__name__ if expired(state_type, message) else state_name
 
 
@@ -59,41 +59,24 @@ def runbook(error_name: str) -> str:
     return f"docs/runbook.md#{re.sub(r'(?<=[a-z0-9])(?=[A-Z])', '-', error_name).lower()}"
 
 
-@contextmanager
-def the_jobs_own() -> Iterator[None]:
-    """Raise the known error that a training ended in on another machine, where it ended in one."""
-    try:
-        yield
-    except TrainingJobFailed as failed:
-        kind = next((kind for kind in ERRORS.values() if _is_what_failed(kind, failed)), None)
-        # These can be made of a message alone.
-        if kind is None or kind.__init__ is not KnownError.__init__:
-            raise
-        message = str(failed).removesuffix(f" {kind.next_step}")
-        raise kind(message, next_step=vars(failed).get("next_step")) from failed
-
-
-def _is_what_failed(kind: type[KnownError], failed: TrainingJobFailed) -> bool:
-    return kind.__name__ == failed.error or kind.exit_code == failed.process_exit_code
-
-
 def is_transient(error: BaseException) -> bool:
     """Whether trying again later may help."""
     return isinstance(error, KnownError) and error.transient
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise foreign errors that we know as errors of ours, the original chained."""
+def translate_errors() -> Iterator[None]:
+    """Raise foreign errors that have a translation as `PlatformError`, the original chained."""
     try:
         yield
     except PlatformError:
         raise
     except Exception as error:
-        ours = _of_azure(error) or _of_prefect(error) or _of_a_full_disk(error)
-        if ours is not None:
-            raise ours from error
-        raise
+        platform_error = _of_azure(error) or _of_prefect(error) or _of_a_full_disk(error)
+        if platform_error is None:
+            raise
+        # A traceback and the record of the fault would quote the chained error too.
+        raise platform_error from (None if SIGNATURE.search(str(error)) else error)
 
 
 def _of_a_full_disk(error: Exception) -> PlatformError | None:
@@ -110,7 +93,7 @@ def _of_a_full_disk(error: Exception) -> PlatformError | None:
 def _of_prefect(error: Exception) -> PlatformError | None:
     unanswered = _loaded("httpx", "TransportError")
     refused = _loaded("prefect.exceptions", "PrefectHTTPStatusError")
-    # Clients of ours translate what they meet themselves: what comes through here is Prefect's.
+    # The project's own clients translate what they meet themselves: what comes through here is Prefect's.
     if isinstance(error, unanswered):
         return ServerUnreachable(f"The Prefect server stopped answering: {error}.")
     if isinstance(error, refused) and error.response.status_code in BUSY:

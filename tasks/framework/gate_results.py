@@ -1,4 +1,4 @@
-"""What each gate of a run said, as tables that people see in the UI and `ahc trigger` reads for a build."""
+"""The result of each check of a gate, as tables that people see in the UI and `ahc trigger` reads for a build."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
@@ -28,7 +28,7 @@ class GateResult(Frozen):
 
 
 def show_verdict(model: RegisteredModel, verdict: "Verdict") -> None:
-    """Tell which version was made, whether it was promoted, and each check, whether judged now or before."""
+    """Show which version was made, whether it was promoted, and each check, whether judged now or before."""
     create_table_artifact(
         key=JUDGED,
         description=f"{model.label}: {verdict.outcome}",
@@ -52,13 +52,19 @@ def show_verdict(model: RegisteredModel, verdict: "Verdict") -> None:
 
 
 def show_gate(gate: str, results: Iterable[GateResult]) -> None:
-    """Tell what a gate, such as `smoke-test-acceptance`, said to each of its checks."""
+    """Show the result of each check of a gate such as `smoke-test-acceptance`."""
     rows = [result.model_dump(mode="json") for result in results]
     passed = sum(row["passed"] for row in rows)
     create_table_artifact(key=f"{GATES}{gate}", description=f"{gate}: {passed} of {len(rows)} passed", table=rows)
 
 
-def found(check: str, problems: Iterable[str], otherwise: str) -> list[GateResult]:
-    """Problems that a check found, each failed; or the check passed."""
-    failed = [GateResult(check=problem.split(":")[0], passed=False, detail=problem) for problem in problems]
-    return failed or [GateResult(check=check, passed=True, detail=otherwise)]
+def gate_results(check: str, problems: Iterable[str], *, if_none: str) -> list[GateResult]:
+    """A failed result for each problem, or one passed result of this check.
+
+    Args:
+        check: The name of the check where it passed.
+        problems: Sentences; what stands before the first colon names the check that failed.
+        if_none: The detail of the passed result.
+    """
+    failures = [GateResult(check=problem.split(":")[0], passed=False, detail=problem) for problem in problems]
+    return failures or [GateResult(check=check, passed=True, detail=if_none)]

@@ -1,4 +1,4 @@
-"""What every flow of ours has in common: a telling name, and a final state that names the error or the outcome."""
+"""What every flow has in common: a telling name, and a final state that names the error or the outcome."""
 
 import functools
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from prefect.states import Cancelled, Completed, Failed
 import infra.azure.storage.prefect_results  # noqa: F401
 from infra.runs.cancellation import run_is_cancelling
 from model.errors import KnownError
-from tasks.framework.error_table import translated
-from tasks.framework.failure_card import publish_failure_card
+from tasks.framework.error_table import translate_errors
+from tasks.framework.failure_card import publish_fault
 from tasks.framework.spans import run_span
 
 P = ParamSpec("P")
@@ -29,22 +29,23 @@ def pipeline(name: str, run_name: str, *, keep_result: bool = False) -> Callable
         keep_result: For the outermost flow, whose result a person reads. A subflow's is not kept: when its parent is
             rerun it runs again, and its stages reuse what they made (Prefect would hand a kept one over as a dict).
 
-    A run that ends in one of our errors has a Failed state named after the error's class: people see it in the list
-    of runs, `ahc trigger` maps it to its exit code, and a parent flow sees the error itself.
+    A run that ends in a known error has a Failed state named after the error's class: people see it in the list of
+    runs, `ahc trigger` maps it to its exit code, and a parent flow sees the error itself.
     """
 
     def decorate(function: Callable[P, R]) -> Flow[P, R]:
         def attempt(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                with run_span(name, function, *args, **kwargs) as tell, translated():
+                with run_span(name, function, *args, **kwargs) as tell, translate_errors():
                     result = function(*args, **kwargs)
                     tell(result)
                     return result
             except KnownError as error:
-                publish_failure_card(error, name)
-                return cast("R", Failed(name=type(error).__name__, message=_message(error), data=error))
+                publish_fault(error, name)
+                message = f"{error} {error.next_step}"
+                return cast("R", Failed(name=type(error).__name__, message=message, data=error))
             except Exception as error:
-                publish_failure_card(error, name)
+                publish_fault(error, name)
                 raise
 
         @functools.wraps(function)
@@ -63,10 +64,6 @@ def pipeline(name: str, run_name: str, *, keep_result: bool = False) -> Callable
         return flow(name=name, flow_run_name=run_name, persist_result=keep_result)(run)
 
     return decorate
-
-
-def _message(error: KnownError) -> str:
-    return f"{error} {error.next_step}"
 
 
 def completed_as(name: str, message: str, result: R) -> R:

@@ -12,10 +12,10 @@ UNKNOWN: Final = "somebody in the Prefect UI"
 """The form of a run in the UI doesn't say who fills it in, unless they name themselves in the parameter `by`."""
 
 
-def started_by(given: str = "") -> str:
-    """Who started the run that this code is a part of: the name that it was given, or what the run itself tells."""
-    if given.strip():
-        return given.strip()
+def started_by(name: str = "") -> str:
+    """Who started the run that this code is a part of: this name, or what the run itself says."""
+    if name.strip():
+        return name.strip()
     root = root_run()
     if not root:
         return user()
@@ -27,10 +27,10 @@ def started_by(given: str = "") -> str:
 
 def who_started(run: "FlowRun") -> str:
     """Who started this run, by its parameter `by`, its tag, or how it came to be."""
-    named = str(run.parameters.get("by") or "").strip()
-    tagged = next((tag.removeprefix(TAG) for tag in run.tags if tag.startswith(TAG)), "")
-    if named or tagged:
-        return named or tagged
+    parameter = str(run.parameters.get("by") or "").strip()
+    tag = next((item.removeprefix(TAG) for item in run.tags if item.startswith(TAG)), "")
+    if parameter or tag:
+        return parameter or tag
     if run.auto_scheduled:
         return "trigger:schedule"
     return UNKNOWN if run.deployment_id else user()

@@ -52,7 +52,7 @@ def reused_span(name: str, result: Any, since: datetime) -> None:
 
 
 def _run_attributes() -> dict[str, Any]:
-    known = {
+    attributes = {
         "ahc.correlation_id": correlation_id(),
         "ahc.flow_run.id": runtime.flow_run.id,
         "ahc.flow_run.name": runtime.flow_run.name,
@@ -60,7 +60,7 @@ def _run_attributes() -> dict[str, Any]:
         "ahc.task_run.name": runtime.task_run.name,
         "ahc.attempt": runtime.task_run.run_count or runtime.flow_run.run_count,
     }
-    return {name: value for name, value in known.items() if value}
+    return {name: value for name, value in attributes.items() if value}
 
 
 def _result_attributes(result: Any) -> dict[str, Any]:
@@ -70,24 +70,24 @@ def _result_attributes(result: Any) -> dict[str, Any]:
 
 
 def facts(values: Mapping[str, Any], depth: int = DEPTH) -> dict[str, Any]:
-    """What is known of data, model and verdict from these values and their fields."""
-    found: dict[str, Any] = {}
+    """The data, the model and the verdict in these values and their fields."""
+    attributes: dict[str, Any] = {}
     for name, value in values.items():
         if name in OTHER_MODELS:
             continue
         if isinstance(value, RegisteredModel | LiveModel):
-            found |= {"ahc.model.name": value.name, "ahc.model.version": value.version}
-            found |= {"ahc.model.digest": value.digest}
+            attributes |= {"ahc.model.name": value.name, "ahc.model.version": value.version}
+            attributes |= {"ahc.model.digest": value.digest}
         elif isinstance(value, BundleRef):
-            found |= {"ahc.model.name": value.name, "ahc.model.digest": value.digest}
+            attributes |= {"ahc.model.name": value.name, "ahc.model.digest": value.digest}
         elif isinstance(value, DataVersion):
-            found |= {"ahc.data.name": value.name, "ahc.data.version": value.version}
+            attributes |= {"ahc.data.name": value.name, "ahc.data.version": value.version}
         elif isinstance(value, Verdict):
-            found["ahc.outcome"] = value.outcome
+            attributes["ahc.outcome"] = value.outcome
         elif isinstance(value, Environment):
-            found["ahc.environment"] = value.name
+            attributes["ahc.environment"] = value.name
         elif isinstance(value, BaseModel) and depth:
-            found |= facts(dict(value), depth - 1)
+            attributes |= facts(dict(value), depth - 1)
         elif name == "environment" and isinstance(value, str):
-            found["ahc.environment"] = value
-    return found
+            attributes["ahc.environment"] = value
+    return attributes

@@ -1,4 +1,4 @@
-"""What every task of ours has in common: a telling name, retries by type of error, reuse by key, a failure card.
+"""What every task has in common: a telling name, retries by type of error, reuse by key, the record of its fault.
 
 A stage is a Prefect task. It answers a `Result`, a small frozen value with the run that made it, so that a later run
 that reuses it can say from where.
@@ -18,8 +18,8 @@ from pydantic import Field
 
 from infra.runs.correlation import root_run
 from model.values import Frozen
-from tasks.framework.error_table import is_transient, translated
-from tasks.framework.failure_card import LastLines, publish_failure_card
+from tasks.framework.error_table import is_transient, translate_errors
+from tasks.framework.failure_card import LastLines, publish_fault
 from tasks.framework.spans import reused_span, run_span
 
 P = ParamSpec("P")
@@ -61,12 +61,12 @@ def stage(
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             started = monotonic()
             try:
-                with run_span(name, function, *args, **kwargs) as tell, translated():
+                with run_span(name, function, *args, **kwargs) as tell, translate_errors():
                     result = function(*args, **kwargs)
                     tell(result)
             except Exception as error:
                 if not is_transient(error) or runtime.task_run.run_count > RETRIES:
-                    publish_failure_card(error, name)
+                    publish_fault(error, name)
                 raise
             return result.model_copy(update={"origin": _origin(monotonic() - started)})
 

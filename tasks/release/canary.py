@@ -14,7 +14,7 @@ from infra.ports import Candidate, Endpoint, LiveModel
 from infra.releases.traffic import Follower
 from infra.settings import get_settings
 from tasks.framework.artifacts import Progress, create_markdown_artifact
-from tasks.framework.gate_results import found, show_gate
+from tasks.framework.gate_results import gate_results, show_gate
 from tasks.framework.stage import Result, stage
 from tasks.release.ledger_note import note
 from tasks.release.traffic import LOOK_SECONDS, Addresses, beyond, comparison, figures, in_short
@@ -109,7 +109,7 @@ class _Trial:
             f"{limits.seconds:g} s. {_findings(problems)}\n\n"
             + comparison(dict(zip(self._titles, (self.candidate.seen, self.live.seen), strict=True))),
         )
-        show_gate(f"canary-{name}", found("canary", problems, "Everything stayed within its limits."))
+        show_gate(f"canary-{name}", gate_results("canary", problems, if_none="Everything stayed within its limits."))
 
     def figures(self) -> dict[str, object]:
         return {"candidate": figures(self.candidate.seen), "live": figures(self.live.seen)}

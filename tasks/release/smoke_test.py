@@ -14,7 +14,7 @@ from infra.releases.scoring_client import ScoringClient
 from infra.settings import get_settings
 from model.bundle.read import Bundle, open_bundle
 from tasks.framework.artifacts import create_markdown_artifact, table
-from tasks.framework.gate_results import found, show_gate
+from tasks.framework.gate_results import gate_results, show_gate
 from tasks.framework.stage import Result, stage
 from tasks.release.ledger_note import note
 
@@ -60,7 +60,7 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
         + table(("finding",), checks),
     )
     as_expected = f"{len(opened.golden)} golden images, error cases, authentication; latency {p95:.0f} ms (p95)."
-    show_gate(f"smoke-test-{environment.name}", found("smoke test", problems, as_expected))
+    show_gate(f"smoke-test-{environment.name}", gate_results("smoke test", problems, if_none=as_expected))
     if problems:
         endpoint(environment.name, settings).discard(candidate)
         note(environment.name, "failed", candidate.model, by="smoke test", reason="; ".join(problems))

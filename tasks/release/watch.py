@@ -14,7 +14,7 @@ from infra.releases.ledger import SERVING
 from infra.releases.traffic import Follower, Traffic, read_traffic
 from infra.settings import get_settings
 from tasks.framework.artifacts import Progress, create_markdown_artifact
-from tasks.framework.gate_results import found, show_gate
+from tasks.framework.gate_results import gate_results, show_gate
 from tasks.framework.stage import stage
 from tasks.release.deploy_and_switch import Live
 from tasks.release.ledger_note import note
@@ -96,7 +96,7 @@ class _Watched:
             description=f"Watch in {name}: {'rolled back' if problems else 'went well'}",
             markdown=f"# Watch of {self._title} in {name}\n\n{said}\n\n{comparison(versions)}",
         )
-        show_gate(f"watch-{name}", found("watch", problems, "Everything stayed within its limits."))
+        show_gate(f"watch-{name}", gate_results("watch", problems, if_none="Everything stayed within its limits."))
 
     def _look(self, *, again: bool = False) -> None:
         versions = self._addresses.now(again=again or bool(self.follower.silent))

@@ -16,7 +16,6 @@ from model.data.manifest import DataVersion
 from model.errors import TrainingInterrupted
 from tasks.framework.artifacts import Progress, picture
 from tasks.framework.cache_key import key_of
-from tasks.framework.error_table import the_jobs_own
 from tasks.framework.stage import Result, stage
 from tasks.training.fit import describe_job, fit_network, fitted, metrics_of
 from tasks.training.progress import Shown
@@ -91,8 +90,7 @@ def _shown(directory: Path, curves: bytes) -> Path:
 
 
 def _fit_elsewhere(elsewhere: Trainer, job: TrainingJob, settings: Settings, shown: Shown) -> "FitResult":
-    with the_jobs_own():
-        elsewhere.train(job, shown.see)
+    elsewhere.train(job, shown.see)
     result = fitted(job.key, settings)
     if result is None:
         raise TrainingJobFailed(f"The job of {job.label} ended as if it had worked, but left no result ({job.key}).")

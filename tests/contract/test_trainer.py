@@ -3,19 +3,21 @@
 import asyncio
 import os
 import signal
+from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
-from prefect.states import Cancelling
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelling, Failed
 
 from deployments.server.deploy import deploy_files
 from infra.config.trainers import load_trainer
 from infra.errors import TrainingJobFailed
-from infra.kubernetes.trainer import TAG, PrefectTrainer
+from infra.kubernetes.trainer import TAG, PrefectTrainer, _fail
 from model.errors import GpuMemoryExhausted, SourceUnreadable
-from tasks.framework.error_table import the_jobs_own
+from model.faults import Fault
 from tasks.training.fit import describe_job, fitted
 from tests.support.training_case import short_training, small_data, train
 
@@ -113,16 +115,29 @@ def test_a_run_that_goes_on_already_is_followed_and_its_error_is_known_by_name(t
     parameters = {"job": job.model_dump(mode="json")}
     client.create_flow_run_from_deployment(deployment.id, parameters=parameters, tags=[f"{TAG}followed"])
     said = []
-    with pytest.raises(SourceUnreadable), the_jobs_own():
+    with pytest.raises(SourceUnreadable) as failed:
         trainer.train(job, said.append)
+    assert SourceUnreadable.next_step not in str(failed.value)
     assert "followed" in said[0].text
     assert len(runs(client, "followed")) == 1
 
 
+def ended_run(name, message):
+    return FlowRun(flow_id=uuid4(), name="fit x", state=Failed(name=name, message=message))
+
+
 def test_an_error_keeps_its_next_step_once():
-    told = TrainingJobFailed(f"Too little memory. {GpuMemoryExhausted.next_step}", error="GpuMemoryExhausted")
-    with pytest.raises(GpuMemoryExhausted) as failed, the_jobs_own():
-        raise told
+    run = ended_run("GpuMemoryExhausted", f"Too little memory. {GpuMemoryExhausted.next_step}")
+    fault = Fault.of(GpuMemoryExhausted("Too little memory."))
+    with pytest.raises(GpuMemoryExhausted) as failed:
+        _fail(run, "", fault)
     assert (str(failed.value), failed.value.next_step) == ("Too little memory.", GpuMemoryExhausted.next_step)
-    with pytest.raises(TrainingJobFailed), the_jobs_own():
-        raise TrainingJobFailed("whatever", error="Failed")
+    with pytest.raises(TrainingJobFailed, match="whatever"):
+        _fail(ended_run("Failed", "whatever"), "", None)
+
+
+def test_a_run_that_left_no_record_or_an_older_one_is_known_by_the_name_of_its_state():
+    with pytest.raises(SourceUnreadable, match="No manifest"):
+        _fail(ended_run("SourceUnreadable", "No manifest."), "", Fault.of(GpuMemoryExhausted("Before.")))
+    with pytest.raises(TrainingJobFailed, match="timed out"):
+        _fail(ended_run("TimedOut", "It timed out."), "", Fault.of(GpuMemoryExhausted("Before.")))

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from infra.runs.faults import read_fault
 from model.data.manifest import DataVersion
+from model.faults import Fault
 from model.training.fit import FitResult
 from tests.support.cluster import (
     RUNS_AS,
@@ -122,13 +124,10 @@ class Rehearsal:
         tag = next(tag for tag in self.client.read_flow_run(fitting).tags if tag.startswith("training:"))
         return self.folder / "home" / "training" / tag.removeprefix("training:")
 
-    def card(self, run: UUID) -> str:
-        from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
-
-        wanted = ArtifactFilter(
-            flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=["failure-card"])
-        )
-        return str(self.client.read_artifacts(artifact_filter=wanted)[0].data)
+    def fault(self, run: UUID) -> Fault:
+        fault = read_fault(self.client, [run])
+        assert fault is not None
+        return fault
 
     def completed(self, parent: UUID) -> None:
         state = self.ended(parent).state
@@ -242,8 +241,8 @@ def memory_is_too_small(act: Rehearsal, memory: str) -> None:
             set_variables(deployment.id, {})
         assert state is not None
         assert state.name == "TrainingJobFailed", f"{state.name}: {state.message}"
-        assert "OOMKilled" in act.card(parent)
-        act.say("   " + act.card(parent).split("\n\n")[1])
+        assert "OOMKilled" in act.fault(parent).message
+        act.say(f"   {act.fault(parent).message}")
 
 
 def set_variables(deployment: UUID, variables: dict[str, Any]) -> None:

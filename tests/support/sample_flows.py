@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.errors import ConfigurationError
 from infra.ports import RegisteredModel
 from model.evaluation.verdict import Check, Verdict
-from tasks.framework.gate_results import found, show_gate, show_verdict
+from tasks.framework.gate_results import gate_results, show_gate, show_verdict
 from tasks.framework.pipeline import pipeline
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def judged(outcome: Literal["promote", "reject"] = "promote") -> State[None]:
     better = outcome == "promote"
     check = Check(name="accuracy", value=0.9, limit=0.8, passed=better, detail="0.9 against 0.8.")
     show_verdict(model, Verdict(outcome=outcome, reason="It was judged.", checks=(check,)))
-    show_gate("smoke-test-test", found("smoke test", [], "everything as expected"))
+    show_gate("smoke-test-test", gate_results("smoke test", [], if_none="everything as expected"))
     create_link_artifact(key="endpoint-test", link="http://127.0.0.1:1", link_text="http://127.0.0.1:1")
     return Completed(message="done") if better else Completed(name="NotPromoted", message="The champion is better.")
 

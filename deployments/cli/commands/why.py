@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
+from pydantic import Field
+from rich.markdown import Markdown
 from rich.text import Text
 
 from deployments.display import colours as show
@@ -14,7 +16,6 @@ from deployments.runs.queries import (
     Step,
     facts,
     failed_path,
-    failure_card,
     find_run,
     finished,
     last_log_lines,
@@ -24,7 +25,9 @@ from deployments.runs.queries import (
     steps,
 )
 from deployments.server.connection import server
+from infra.runs.faults import CARD, newest_artifact, read_fault
 from infra.settings import get_settings
+from model.faults import Fault
 from model.values import Frozen
 from tasks.framework.error_table import ERRORS, exit_code, runbook
 
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-CARD_CAUSE = re.compile(r"\*\*What happened\.\*\*\s*(.+?)\n\s*\n", re.DOTALL)
-CARD_NEXT = re.compile(r"\*\*What to do\.\*\*\s*(.+?)\n\s*\n", re.DOTALL)
 KILLED = re.compile(r"status code:? -?(?:9|137)\b")
 
 
@@ -49,6 +50,8 @@ class Explanation(Frozen):
     exit_code: int | None
     finished_steps: int
     log: tuple[str, ...]
+    fault: Fault | None = Field(description="The record that the failed step left; None where it had no time to.")
+    card: str = Field(description="The Markdown that a run left instead before faults were records.")
 
 
 def why(
@@ -63,14 +66,14 @@ def why(
     """
     settings = get_settings()
     with server(settings) as client:
-        found = root_of(client, find_run(client, run)) if run else last_failed(client)
-        if found is None:
+        flow_run = root_of(client, find_run(client, run)) if run else last_failed(client)
+        if flow_run is None:
             if as_json:
                 show.show_json(None)
             else:
                 show.show("No run failed lately.")
             return 0
-        explanation = explain(client, found)
+        explanation = explain(client, flow_run)
     if as_json:
         show.show_json(explanation)
     else:
@@ -83,13 +86,15 @@ def last_failed(client: "SyncPrefectClient") -> "FlowRun | None":
 
 
 def explain(client: "SyncPrefectClient", run: "FlowRun") -> Explanation:
-    """Gather the failed step, its failure card and log of a run."""
+    """Gather the failed step, the record of its fault and the log of a run."""
     about = facts(client, [run])[0]
     tree = steps(client, run.id)
     path = failed_path(tree) if about.state_type in FAILED else []
     ids = [run.id, *(UUID(step.id) for step in path if step.kind == "flow")]
-    card = failure_card(client, ids) if path else None
-    cause, next_step = _in_words(about, path, card)
+    failed = about.state_type == "FAILED"
+    fault = read_fault(client, ids) if failed else None
+    card = newest_artifact(client, ids, CARD) if failed and fault is None else None
+    cause, next_step = _in_words(about, path, fault)
     final = bool(run.state and run.state.is_final())
     return Explanation(
         run=about,
@@ -101,19 +106,22 @@ def explain(client: "SyncPrefectClient", run: "FlowRun") -> Explanation:
         exit_code=exit_code(about.state_type, about.state_name) if final else None,
         finished_steps=finished(tree),
         log=tuple(last_log_lines(client, ids)) if about.state_type in FAILED else (),
+        fault=fault,
+        card=str(card.data) if card else "",
     )
 
 
-def _in_words(run: RunFacts, path: list[Step], card: str | None) -> tuple[str, str]:
+def _in_words(run: RunFacts, path: list[Step], fault: Fault | None) -> tuple[str, str]:
     """The cause and the next step."""
-    known = ERRORS.get(run.state_name)
-    default_next = known.next_step if known else ""
     if run.state_type == "CRASHED":
         return _crash(run)
     if run.state_type == "FAILED":
-        cause = _from_card(CARD_CAUSE, card) or next((step.message for step in reversed(path) if step.message), "")
-        fallback = default_next or "Read the log lines below. If they show a bug, report it with the run's link."
-        return cause or run.message or "The run failed without a message.", _from_card(CARD_NEXT, card) or fallback
+        if fault is not None:
+            return fault.message if fault.kind else fault.title, fault.next_step
+        kind = ERRORS.get(run.state_name)
+        cause = next((step.message for step in reversed(path) if step.message), "") or run.message
+        read_log = "Read the log lines below. If they show a bug, report it with the run's link."
+        return cause or "The run failed without a message.", kind.next_step if kind else read_log
     return _unfailed(run)
 
 
@@ -162,11 +170,6 @@ def _runbook(run: RunFacts) -> str:
     return runbook(section) if section else ""
 
 
-def _from_card(pattern: re.Pattern[str], card: str | None) -> str:
-    found = pattern.search(card or "")
-    return found.group(1).strip() if found else ""
-
-
 def _print(item: Explanation) -> None:
     run = item.run
     style = show.state_style(run.state_type, run.state_name)
@@ -190,5 +193,7 @@ def _print(item: Explanation) -> None:
     )
     if item.command:  # on a line of its own, to be copied whole
         show.show(Text(f"\n  {item.command}", style="bold"))
+    if item.card:
+        show.show(Text("\nFailure card", style=show.QUIET), Markdown(item.card))
     if item.log:
         show.show(Text("\nLast log lines", style=show.QUIET), *(Text(f"  {line}") for line in item.log))

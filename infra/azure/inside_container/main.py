@@ -25,6 +25,7 @@ from infra.azure.inside_container.start import Provisions, prepare, sign_in_as
 from infra.errors import PlatformError
 from infra.runs.telemetry import scoring_variables
 from infra.version import platform
+from model.faults import Fault
 from model.serving.config import ServingConfig
 from model.serving.observe.logs import log_as_json
 from model.serving.process import ScoringProcess, spawn
@@ -70,9 +71,9 @@ def log_to_stderr() -> None:
 
 def give_up(error: PlatformError) -> int:
     """Log why, in one line; answers the exit code."""
-    fields = {"error": type(error).__name__, "next_step": error.next_step, "exit_code": error.exit_code}
-    log.error("%s", error, extra={"fields": fields})
-    return error.exit_code
+    fault = Fault.of(error)
+    log.error(fault.message, extra={"fields": fault.log_fields})
+    return fault.exit_code
 
 
 async def run(config: ContainerConfig) -> int:

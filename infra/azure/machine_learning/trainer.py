@@ -16,6 +16,7 @@ from infra.ports import TrainingJob, TrainingUpdate
 from infra.runs.cancellation import run_is_cancelled
 from infra.settings import Settings
 from infra.stores.training_folder import INTERRUPTED, Outcome, TrainingFolder
+from model.faults import Fault
 
 See = Callable[[TrainingUpdate], None]
 
@@ -89,7 +90,7 @@ class AmlTrainer:
             return False
         status = self._jobs.details(_name(job, attempt)).status
         outcome = folder.outcome()
-        made = outcome == Outcome(attempt=_name(job, attempt), exit_code=0)
+        made = outcome == Outcome(attempt=_name(job, attempt))
         return made if status in OVER else status != "CancelRequested"
 
     def _cancel(self, job: TrainingJob, see: See) -> None:
@@ -170,13 +171,15 @@ class _Followed:
         codes, said = _error(details)
         outcome = self._folder.outcome()
         if outcome is not None and outcome.attempt == self._name:
-            if outcome.exit_code == 0:
-                return None
-            return self._failed(outcome.exit_code, outcome.message, outcome.next_step)
+            return None if outcome.fault is None else self._failed(outcome.fault)
         if found := EXIT_CODE.search(said):
             code = int(found[1])
             if code == INTERRUPTED or not NODE_LOST.search(said):
-                return self._failed(code, self._with_log(said))
+                message = self._with_log(said)
+                fault = Fault.of_exit_code(code, message)
+                if fault is None:
+                    raise TrainingJobFailed(message, process_exit_code=code)
+                return self._failed(fault)
         if NODE_LOST.search(" ".join([*codes, said])):
             return f"The node of {self._name} was taken away: {said}"
         if THEIR_FAULT & set(codes):
@@ -186,10 +189,12 @@ class _Followed:
             raise known
         raise TrainingJobFailed(self._with_log(said))
 
-    def _failed(self, exit_code: int, message: str, next_step: str | None = None) -> str:
-        if exit_code == INTERRUPTED:
+    def _failed(self, fault: Fault) -> str:
+        if fault.exit_code == INTERRUPTED:
             return f"{self._name} was asked to stop, as when its node is taken away; its state was kept."
-        raise TrainingJobFailed(message, process_exit_code=exit_code, next_step=next_step or None)
+        if fault.kind:
+            raise fault.error()
+        raise TrainingJobFailed(fault.title, process_exit_code=fault.exit_code, next_step=fault.next_step or None)
 
     def _with_log(self, said: str) -> str:
         lines = "\n".join(self._log.last) or "(it printed nothing)"

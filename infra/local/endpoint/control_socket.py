@@ -1,4 +1,4 @@
-"""How a supervisor is told what to do: one JSON line each way over a Unix socket that only this user can open."""
+"""The commands to a supervisor: one JSON line each way over a Unix socket that only this user can open."""
 
 import asyncio
 import contextlib
@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import infra.errors
 from infra.errors import EndpointUnreachable, PlatformError
+from model.faults import Fault
 
 MAX_LINE: Final = 1024 * 1024
 
@@ -21,7 +21,7 @@ log = logging.getLogger("supervisor")
 
 
 class ControlServer:
-    """The supervisor's end; errors of the platform go back to the caller by name."""
+    """The supervisor's end; errors of the platform go back to the caller as records."""
 
     def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
         self._path = path
@@ -56,11 +56,10 @@ class ControlServer:
             async with self._one_at_a_time:
                 return {"ok": True, **await self._commands[name](**request)}
         except PlatformError as error:
-            details = {"process_exit_code": getattr(error, "process_exit_code", None)}
-            return {"ok": False, "error": type(error).__name__, "message": str(error), **details}
+            return refusal(error)
         except Exception as error:
             log.exception("The command %s failed.", name)
-            return {"ok": False, "error": "PlatformError", "message": f"The supervisor failed: {error!r}."}
+            return refusal(PlatformError(f"The supervisor failed: {error!r}."))
 
 
 def ask(path: Path | None, command: str, *, seconds: float, **arguments: Any) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def ask(path: Path | None, command: str, *, seconds: float, **arguments: Any) ->
 
     Raises:
         EndpointUnreachable: No supervisor answers there in time.
-        PlatformError: What the supervisor raised, as the class of that name.
+        PlatformError: What the supervisor raised.
     """
     if path is None:
         raise EndpointUnreachable("No supervisor runs.")
@@ -85,15 +84,19 @@ def ask(path: Path | None, command: str, *, seconds: float, **arguments: Any) ->
         raise EndpointUnreachable(f"The supervisor at {path} ended while it worked on `{command}`.")
     answer: dict[str, Any] = json.loads(line)
     if not answer.pop("ok"):
-        raise rebuilt(answer)
+        raise error_in(answer)
     return answer
 
 
-def rebuilt(answer: Mapping[str, Any]) -> PlatformError:
-    """The error that another process reported by the name of its class."""
-    kind = getattr(infra.errors, str(answer.get("error")), PlatformError)
-    message = str(answer.get("message"))
-    if kind is infra.errors.CandidateFailed:
-        return infra.errors.CandidateFailed(message, process_exit_code=answer.get("process_exit_code"))
-    error: PlatformError = kind(message)
-    return error
+def refusal(error: PlatformError) -> dict[str, Any]:
+    """The answer of a process of the supervisor that raised this error."""
+    return {"ok": False, "fault": Fault.of(error).model_dump(mode="json")}
+
+
+def error_in(answer: Mapping[str, Any]) -> Exception:
+    """The error in such an answer."""
+    if "fault" in answer:
+        return Fault.model_validate(answer["fault"]).error()
+    # A supervisor outlives an upgrade: one that was started before faults were records answers these three.
+    details = {"process_exit_code": answer.get("process_exit_code")}
+    return Fault(name=answer["error"], message=answer["message"], details=details).error()

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from infra.config.environments import Environment, endpoint_key
 from infra.errors import AccessDenied, EndpointUnreachable, NothingToRollBackTo, PlatformError
-from infra.local.endpoint.control_socket import ask, rebuilt
+from infra.local.endpoint.control_socket import ask, error_in, refusal
 from infra.local.endpoint.log_file import tail
 from infra.local.endpoint.state import EndpointFiles, SupervisorConfig
 from infra.local.machine_checks import check_disk, check_memory, check_port
@@ -227,11 +227,11 @@ class LocalEndpoint:
             process.stdin.write(config.to_json().encode())
             process.stdin.close()
             line = process.stdout.readline()
-        answer = json.loads(line) if line else {"ok": False, "message": "The supervisor ended at once; see the log."}
+        answer = json.loads(line) if line else refusal(PlatformError("The supervisor ended at once; see the log."))
         if not answer["ok"]:
             # Until it has ended it would be taken for one that runs.
             process.wait(STOP_SECONDS)
-            raise rebuilt(answer)
+            raise error_in(answer)
         # It may end while this process lives: somebody has to take its exit code.
         threading.Thread(target=process.wait, daemon=True, name=f"reap-{process.pid}").start()
 

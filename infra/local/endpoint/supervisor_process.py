@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import PlatformError
+from infra.local.endpoint.control_socket import refusal
 from infra.local.endpoint.log_file import log_to
 from infra.local.endpoint.state import EndpointFiles, SupervisorConfig
 from infra.local.endpoint.supervisor import Supervisor
@@ -30,7 +31,7 @@ def main() -> int:
     try:
         listener = bind(config.host, config.port)
     except PlatformError as error:
-        _announce({"ok": False, "error": type(error).__name__, "message": str(error)})
+        _announce(refusal(error))
         return error.exit_code
     control = files.control_socket(create=True)
     assert control is not None

@@ -15,6 +15,9 @@ from deployments.display.junit import write_junit
 from deployments.display.run_summary import markdown
 from deployments.runs.report import Evidence, GateCheck, Report
 from deployments.runs.run_reader import Bar, Line, Snapshot
+from infra.errors import SmokeTestFailed
+from model.faults import Fault
+from tasks.framework.failure_card import failure_card
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,9 @@ GATES = (
 )
 
 
+FAULT = Fault.of(SmokeTestFailed("latency: 900 ms", next_step="what to do"), where="Smoke test", evidence=("a line",))
+
+
 def a_report(**given: Any) -> Report:
     facts: dict[str, Any] = {
         "deployment": "release/test",
@@ -189,7 +195,7 @@ def a_report(**given: Any) -> Report:
         "seconds": 12.5,
         "link": "http://server/v2/runs/flow-run/1234567890",
         "exit_code": 25,
-        "evidence": Evidence(model_name="food", model_version=3, gates=GATES, card="# The card\n\nwhat to do"),
+        "evidence": Evidence(model_name="food", model_version=3, gates=GATES, fault=FAULT),
     }
     return Report(**(facts | given))
 
@@ -219,7 +225,8 @@ def test_junit_holds_the_gates_as_tests_and_the_fault_as_an_error(tmp_path: Any)
     error, failure = suite.find("testcase/error"), suite.find("testcase/failure")
     assert error is not None
     assert failure is not None
-    assert error.text == "# The card\n\nwhat to do"
+    assert error.text == failure_card(FAULT, "1234567890")
+    assert "**What to do.** what to do" in error.text
     assert failure.get("message") == "latency: 900 ms \ufffd <b>"
 
 
@@ -235,4 +242,4 @@ def test_the_summary_of_a_failed_run_shows_its_gates_its_card_and_its_link() -> 
     assert "| **FAILED** | smoke-test-test | latency |" in page
     assert "| passed | verdict | accuracy \\| macro | 0.9 | 0.8 |" in page
     assert "[release food v3](http://server/v2/runs/flow-run/1234567890)" in page
-    assert "# The card" in page
+    assert failure_card(FAULT, "1234567890") in page

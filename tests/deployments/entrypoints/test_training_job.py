@@ -8,7 +8,8 @@ from deployments.entrypoints import training_job
 from infra.ports import TrainingJob, TrainingUpdate
 from infra.settings import get_settings
 from infra.stores.training_folder import Outcome, TrainingFolder
-from model.errors import SourceUnreadable
+from model.errors import GpuMemoryExhausted, SourceUnreadable
+from model.faults import Fault
 from tasks.training.fit import describe_job
 from tests.support.training_case import short_training, small_data
 
@@ -37,7 +38,7 @@ def test_a_job_is_fitted_and_each_line_is_an_update(folder, tmp_path, capsys):
     updates = [TrainingUpdate.model_validate_json(line) for line in lines]
     assert any(item.text.startswith("Epoch 1 of 1: validation accuracy") for item in updates)
     assert [item.done for item in updates if item.done is not None][-1] == 1
-    assert folder.outcome() == Outcome(attempt="training-x-1", exit_code=0)
+    assert folder.outcome() == Outcome(attempt="training-x-1")
 
 
 def test_an_error_is_left_beside_the_job_and_its_code_is_the_exit_code(folder, tmp_path, capsys):
@@ -48,23 +49,38 @@ def test_an_error_is_left_beside_the_job_and_its_code_is_the_exit_code(folder, t
     assert training_job.main(folder.job_url) == SourceUnreadable.exit_code
     outcome = folder.outcome()
     assert (outcome.attempt, outcome.exit_code) == ("training-x-1", SourceUnreadable.exit_code)
-    assert outcome.next_step
+    assert isinstance(outcome.fault.error(), SourceUnreadable)
+    assert outcome.fault.next_step
     assert "SourceUnreadable" in capsys.readouterr().err
 
 
 def test_a_bug_ends_with_1_and_says_what_it_was(folder, capsys):
     folder.hand_over(TrainingJob(key="training-x", label="x", data={"name": "x"}, config={}))
     assert training_job.main(folder.job_url) == 1
-    assert folder.outcome().message.startswith("ValidationError")
+    assert folder.outcome().fault.name == "ValidationError"
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_the_first_process_of_an_attempt_that_failed_says_why(folder):
-    folder.end(Outcome(attempt="a-1", exit_code=18, message="No memory."))
-    folder.end(Outcome(attempt="a-1", exit_code=1, message="Another process is gone."))
+    folder.end(Outcome(attempt="a-1", fault=Fault.of(GpuMemoryExhausted("No memory."))))
+    folder.end(Outcome(attempt="a-1", fault=Fault.of(RuntimeError("Another process is gone."))))
     assert folder.outcome().exit_code == 18
-    folder.end(Outcome(attempt="a-2", exit_code=0))
-    assert folder.outcome() == Outcome(attempt="a-2", exit_code=0)
+    folder.end(Outcome(attempt="a-2"))
+    assert folder.outcome() == Outcome(attempt="a-2")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(18, GpuMemoryExhausted), (1, RuntimeError)], ids=["a known error", "a bug"]
+)
+def test_the_outcome_of_a_job_that_an_older_version_submitted_is_read(folder, home, code, error):
+    file = home / "training" / "training-x" / "outcome.json"
+    file.write_text(f'{{"attempt": "a-1", "exit_code": {code}, "message": "No memory.", "next_step": "Halve it."}}')
+    outcome = folder.outcome()
+    assert (outcome.attempt, outcome.exit_code) == ("a-1", code)
+    assert isinstance(outcome.fault.error(), error)
+    assert (outcome.fault.message, outcome.fault.next_step) == ("No memory.", "Halve it.")
+    file.write_text('{"attempt": "a-1", "exit_code": 0, "message": "", "next_step": ""}')
+    assert folder.outcome() == Outcome(attempt="a-1")
 
 
 def test_the_log_of_a_long_training_is_not_flooded_with_progress():

@@ -1,10 +1,12 @@
 import errno
 
 import pytest
+from azure.core.exceptions import ServiceRequestError
 
-from infra.errors import DiskFull, PlatformError
+from infra.errors import DiskFull, PlatformError, ServiceUnavailable
 from model.errors import ModelError
-from tasks.framework.error_table import ERRORS, OUTCOMES, exit_code, is_transient, runbook, translated
+from model.faults import Fault
+from tasks.framework.error_table import ERRORS, OUTCOMES, exit_code, is_transient, runbook, translate_errors
 
 
 def test_every_error_has_an_exit_code_of_its_own():
@@ -36,13 +38,20 @@ def test_a_final_state_maps_to_its_exit_code(state_type, state_name, code):
 
 
 def test_a_full_disk_is_told_as_such():
-    with pytest.raises(DiskFull, match=r"last\.ckpt") as caught, translated():
+    with pytest.raises(DiskFull, match=r"last\.ckpt") as caught, translate_errors():
         raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
     assert isinstance(caught.value.__cause__, OSError)
 
 
+def test_a_shared_access_signature_is_not_quoted_by_the_cause():
+    broken = ServiceRequestError("https://x.blob.core.windows.net/a?sv=1&sig=SECRET is unreachable")
+    with pytest.raises(ServiceUnavailable) as caught, translate_errors():
+        raise RuntimeError(f"Reading failed: {broken}") from broken
+    assert "SECRET" not in Fault.of(caught.value).model_dump_json()
+
+
 def test_other_errors_pass_untouched():
-    with pytest.raises(KeyError), translated():
+    with pytest.raises(KeyError), translate_errors():
         raise KeyError("x")
 
 

@@ -9,8 +9,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.states import Cancelling
 
 from infra.errors import EndpointUnreachable
+from infra.runs.faults import fault_in
 from model.errors import BundleCorrupt
 from tasks.framework.cache_key import key_of
+from tasks.framework.failure_card import failure_card
 from tasks.framework.pipeline import completed_as, pipeline, rename_run
 from tasks.framework.stage import Result, stage
 
@@ -123,6 +125,11 @@ def test_a_permanent_fault_is_not_tried_again_and_its_card_says_how_to_go_on():
     assert BundleCorrupt.next_step in card.data
     assert re.search(rf"ahc rerun {state.state_details.flow_run_id}", card.data)
     assert "docs/runbook.md#bundle-corrupt" in card.data
+    (record,) = artifacts(state, "fault")
+    fault = fault_in(record)
+    assert (fault.name, fault.message) == ("BundleCorrupt", "model.onnx has other bytes.")
+    assert (fault.next_step, fault.exit_code) == (BundleCorrupt.next_step, BundleCorrupt.exit_code)
+    assert failure_card(fault, str(state.state_details.flow_run_id)) == card.data
 
 
 def test_a_parent_flow_ends_in_the_error_of_its_child():

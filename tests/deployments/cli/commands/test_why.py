@@ -5,9 +5,14 @@ import uuid
 from contextlib import closing
 
 import pytest
-from prefect.states import Completed
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.states import Completed, Failed
 
 from deployments.cli.main import run as ahc
+from deployments.server.connection import server
+from infra.runs.faults import CARD, FAULT
+from model.errors import DataRejected
+from model.faults import Fault
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +33,17 @@ def failed(_failed, folder, start):
     return _failed["run"]
 
 
+@pytest.fixture
+def attached(platform):
+    """Makes an artifact of a run."""
+
+    def attach(run, key, kind, data):
+        with server(platform) as client:
+            client.create_artifact(ArtifactCreate(key=key, type=kind, data=data, flow_run_id=run.id))
+
+    return attach
+
+
 def why(capsys, *arguments):
     assert ahc(["why", *arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -43,6 +59,14 @@ def test_the_cause_is_told_in_the_errors_own_words_with_where_and_what_to_do(fai
     assert told["exit_code"] == 10
     assert told["finished_steps"] == 1
     assert any(f"listing the images of {folder}" in line for line in told["log"])
+
+
+def test_what_is_told_is_the_record_that_the_failed_step_left(failed, folder, capsys):
+    fault = Fault.model_validate(why(capsys, str(failed.id))["fault"])
+    assert (fault.name, fault.exit_code) == ("DataRejected", 10)
+    assert fault.message == f"broken.jpg in {folder} is truncated."
+    assert fault.where
+    assert isinstance(fault.error(), DataRejected)
 
 
 def test_a_run_is_found_by_id_by_the_start_of_its_id_and_by_name(failed, capsys):
@@ -114,3 +138,23 @@ def test_a_run_among_the_oldest_of_five_thousand_is_found_by_the_start_of_its_id
         with closing(sqlite3.connect(prefect_server.home / "prefect" / "prefect.db", timeout=60)) as connection:
             connection.executemany("DELETE FROM flow_run WHERE id = ?", [[copy] for copy in copies])
             connection.commit()
+
+
+def test_a_record_is_believed_whatever_the_card_says(ended, attached, capsys):
+    run = ended(Failed(name="DataRejected", message="Of the state."))
+    fault = Fault.of(DataRejected("Of the record.", next_step="Do it."), where="Validate")
+    attached(run, FAULT, "table", [fault.model_dump(mode="json")])
+    attached(run, CARD, "markdown", "**What happened.** Of the card.\n\n**What to do.** Nothing.\n\n")
+    told = why(capsys, str(run.id))
+    assert (told["cause"], told["next_step"], told["card"]) == ("Of the record.", "Do it.", "")
+
+
+def test_a_run_that_left_a_card_alone_is_shown_with_its_card(ended, attached, capsys):
+    run = ended(Failed(name="DataRejected", message="Of the state."))
+    card = "# Validate: DataRejected\n\n**What happened.** Of the card.\n\n**What to do.** Look at it.\n\n"
+    attached(run, CARD, "markdown", card)
+    told = why(capsys, str(run.id))
+    assert (told["cause"], told["next_step"]) == ("Of the state.", DataRejected.next_step)
+    assert (told["fault"], told["card"]) == (None, card)
+    assert ahc(["why", str(run.id)]) == 0
+    assert "What happened. Of the card." in capsys.readouterr().out

@@ -24,7 +24,7 @@ from infra.errors import (
 )
 from infra.settings import PROJECT
 from model.errors import SourceUnreadable
-from tasks.framework.error_table import translated
+from tasks.framework.error_table import translate_errors
 from tests.support.azure.bench import SUBSCRIPTION, azure_settings
 from tests.support.azure.small_platform import provision
 
@@ -190,7 +190,7 @@ def failing(error: Exception, wrapped_in: type[Exception] | None = None) -> Exce
         wrapper = wrapped_in("wrapped")
         wrapper.__cause__ = error
         error = wrapper
-    with pytest.raises(Exception) as caught, translated():
+    with pytest.raises(Exception) as caught, translate_errors():
         raise error
     return caught.value
 

@@ -19,8 +19,8 @@ from infra.backend import data_root
 from infra.errors import NotProvisioned, QuotaExceeded, ServiceUnavailable, TrainingJobFailed
 from infra.settings import PROJECT
 from infra.stores.training_folder import INTERRUPTED, Outcome, TrainingFolder
-from model.errors import GpuMemoryExhausted, TrainingInterrupted
-from tasks.framework.error_table import the_jobs_own
+from model.errors import GpuMemoryExhausted, TrainingDiverged, TrainingInterrupted
+from model.faults import Fault
 from tests.conftest import settings_environment
 from tests.support.azure.aml_workspace import COMPUTE, JOB, KEY, Machines, described, prepare, submitted
 from tests.support.azure.bench import calls
@@ -132,7 +132,7 @@ def test_who_comes_back_follows_the_job_that_runs_and_needs_none_where_it_worked
         AmlTrainer(described(), azure).train(JOB, dies)
     AmlTrainer(described(), azure).train(JOB, see)
     assert f"{KEY}-1 is Running." in see.texts()
-    folder.end(Outcome(attempt=f"{KEY}-1", exit_code=0))
+    folder.end(Outcome(attempt=f"{KEY}-1"))
     AmlTrainer(described(), azure).train(JOB, see)
     assert len(submitted(bench)) == 1
     assert not calls(bench, "POST", "/cancel")
@@ -146,17 +146,19 @@ def test_a_training_whose_files_are_gone_is_made_again(bench, azure, see):
 
 def test_what_the_job_died_of_is_the_error_of_the_run(bench, azure, see, folder):
     fails(bench, "Execution failed. User process 'python' exited with status code 18.")
-    folder.end(Outcome(attempt=f"{KEY}-1", exit_code=18, message="The GPU has 16 GB.", next_step="Halve it."))
-    with pytest.raises(GpuMemoryExhausted, match="The GPU has 16 GB") as caught, the_jobs_own():
+    folder.end(
+        Outcome(attempt=f"{KEY}-1", fault=Fault.of(GpuMemoryExhausted("The GPU has 16 GB.", next_step="Halve it.")))
+    )
+    with pytest.raises(GpuMemoryExhausted, match="The GPU has 16 GB") as caught:
         AmlTrainer(described(), azure).train(JOB, see)
     assert caught.value.next_step == "Halve it."
 
 
 def test_the_exit_code_tells_where_the_job_left_no_word(bench, azure, see, folder):
-    folder.end(Outcome(attempt=f"{KEY}-0", exit_code=13, message="Of another attempt."))
+    folder.end(Outcome(attempt=f"{KEY}-0", fault=Fault.of(TrainingDiverged("Of another attempt."))))
     bench.admin("logs", {"content": "torch.OutOfMemoryError: CUDA out of memory\n"})
     fails(bench, "Execution failed. User process 'python' exited with status code 18. Please check log file.")
-    with pytest.raises(GpuMemoryExhausted, match="CUDA out of memory") as caught, the_jobs_own():
+    with pytest.raises(GpuMemoryExhausted, match="CUDA out of memory") as caught:
         AmlTrainer(described(), azure).train(JOB, see)
     assert caught.value.next_step == GpuMemoryExhausted.next_step
 
@@ -164,7 +166,7 @@ def test_the_exit_code_tells_where_the_job_left_no_word(bench, azure, see, folde
 def test_an_unknown_end_is_told_with_the_last_lines_of_the_log(bench, azure, see):
     bench.admin("logs", {"content": "Traceback\nModuleNotFoundError: No module named 'deployments'\n"})
     fails(bench, "Execution failed. User process 'python' exited with status code 1.")
-    with pytest.raises(TrainingJobFailed, match="No module named 'deployments'") as caught, the_jobs_own():
+    with pytest.raises(TrainingJobFailed, match="No module named 'deployments'") as caught:
         AmlTrainer(described(), azure).train(JOB, see)
     assert caught.value.process_exit_code == 1
 

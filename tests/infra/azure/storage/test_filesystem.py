@@ -21,7 +21,7 @@ from model.data.manifest import (
     write_manifest,
 )
 from model.data.sources import list_source, read_bytes
-from tasks.framework.error_table import translated
+from tasks.framework.error_table import translate_errors
 from tests.support.pictures import write_tree
 
 pytestmark = pytest.mark.azure
@@ -186,7 +186,7 @@ def test_a_file_system_that_is_handed_to_another_process_opens_urls_there(files,
 
 
 def read_everything(source):
-    with translated():
+    with translate_errors():
         return build_manifest(source, split=SPLIT)
 
 
@@ -226,7 +226,7 @@ def test_a_manifest_whose_store_is_down_is_transient(bench, source, cloud):
         build_manifest(source, split=SPLIT), root=f"{data_root(cloud)}/data", name="photos", source_uri=source
     ).manifest_uri
     bench.fault(host=HOST, times=-1, **storage_error(403, "AuthorizationPermissionMismatch"))
-    with pytest.raises(AccessDenied), translated():
+    with pytest.raises(AccessDenied), translate_errors():
         read_manifest(uri)
 
 
