@@ -1,6 +1,5 @@
 """What a build keeps of a run: how it ended, which version it made or released, what each gate said, where to look."""
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from uuid import UUID
 from pydantic import Field, ValidationError
 
 from infra.errors import PlatformError
-from infra.runs.faults import FAULT, fault_in
+from infra.runs.faults import FAULT, fault_in, table_rows
 from infra.runs.pages import read_all_async
 from model.faults import Fault
 from model.values import Frozen
@@ -162,7 +161,7 @@ async def read_evidence(client: "PrefectClient", flow_runs: Sequence[UUID]) -> E
 def _evidence(newest: "dict[str, Artifact]") -> Evidence:
     from tasks.framework.gate_results import GATES, JUDGED
 
-    judged: dict[str, Any] = next(iter(_rows(newest.get(JUDGED))), {})
+    judged: dict[str, Any] = next(iter(table_rows(newest.get(JUDGED))), {})
     return Evidence(
         model_name=judged.get("name", ""),
         model_version=judged.get("version"),
@@ -183,19 +182,11 @@ def _evidence(newest: "dict[str, Artifact]") -> Evidence:
 
 
 def _checks(gate: str, artifact: "Artifact") -> Iterable[GateCheck]:
-    for row in _rows(artifact):
+    for row in table_rows(artifact):
         try:
             yield GateCheck.model_validate({"gate": gate, **row})
         except ValidationError:
             continue  # a table of the same name from somebody else
-
-
-def _rows(artifact: "Artifact | None") -> list[dict[str, Any]]:
-    if artifact is None:
-        return []
-    data = artifact.data
-    rows = json.loads(data) if isinstance(data, str) else data
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def _address(artifact: "Artifact") -> str:

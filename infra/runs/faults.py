@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -30,13 +30,17 @@ def attach_fault(fault: Fault) -> None:
 
 def fault_in(artifact: "Artifact | None") -> Fault | None:
     """The record in an artifact of the key `FAULT`; None where it holds none."""
-    if artifact is None:
-        return None
     try:
-        rows = json.loads(artifact.data) if isinstance(artifact.data, str) else artifact.data
-        return Fault.model_validate(rows[0])  # type: ignore[index]
-    except (ValueError, ValidationError, LookupError, TypeError):
+        return next((Fault.model_validate(row) for row in table_rows(artifact)), None)
+    except ValidationError:
         return None  # a table of the same name from somebody else
+
+
+def table_rows(artifact: "Artifact | None") -> list[dict[str, Any]]:
+    """The rows of a table artifact; none without one."""
+    data = artifact.data if artifact else None
+    rows = json.loads(data) if isinstance(data, str) else data
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def read_fault(client: "SyncPrefectClient", run_ids: Sequence[UUID]) -> Fault | None:
