@@ -1,6 +1,6 @@
 """The one part of a training that needs a GPU, as a run of its own on a machine that has one."""
 
-from infra.ports import TrainingJob
+from infra.training import TrainingJob
 from tasks.framework.pipeline import cancelled, pipeline
 from tasks.training.train import fit_here
 

@@ -24,10 +24,10 @@ from infra.ports import (
     RegisteredModel,
     SecretStore,
     SharedModels,
-    Trainer,
 )
 from infra.releases.ledger import FileLedger, ReleaseLedger
 from infra.settings import Backend, Settings
+from infra.training import Trainer
 
 if TYPE_CHECKING:
     from infra.azure.machine_learning.components import AmlPublication

@@ -4,14 +4,14 @@ Each port has one adapter for one machine (`infra/local`) and one for Azure (`in
 contract tests (`tests/contract`). Files and blobs need no port: they are fsspec URLs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import Field, SecretStr
 
-from model.values import Frozen
+from model.values import DataVersion, Frozen
 
 
 class LiveModel(Frozen):
@@ -76,52 +76,6 @@ class EndpointStatus(Frozen):
     live: LiveModel | None = None
     previous: LiveModel | None = Field(default=None, description="Kept warm for a rollback.")
     detail: str = ""
-
-
-class DataEntry(Frozen):
-    """A data version as a catalogue lists it."""
-
-    name: str
-    version: str = Field(description="Hash over its content.")
-    manifest_uri: str
-    source_uri: str
-    images: int
-    labels: tuple[str, ...]
-
-
-class TrainingJob(Frozen):
-    """One training for another machine. What it makes lies in the shared store, under `training/KEY`."""
-
-    key: str = Field(description="Of everything that the training depends on; jobs of one key are the same job.")
-    label: str = Field(description="What people read, such as `efficientnet_lite0 on food@1a2b3c`.")
-    data: dict[str, Any] = Field(description="The data version as JSON.")
-    config: dict[str, Any] = Field(description="The training configuration as JSON.")
-    nodes: int = Field(default=1, ge=1, description="Machines that train together.")
-
-
-class TrainingUpdate(Frozen):
-    """What a training says of itself while it runs."""
-
-    text: str
-    level: Literal["info", "warning"] = "info"
-    done: float | None = Field(default=None, ge=0, le=1, description="Share of all batches; None where not known.")
-
-
-class Trainer(Protocol):
-    """Another machine that fits networks."""
-
-    def train(self, job: TrainingJob, see: Callable[[TrainingUpdate], None]) -> None:
-        """See this job to its end; one of the same key that runs already is followed, not started again.
-
-        Evictions and lost nodes are no failure: the job is started again and goes on at its last checkpoint, and `see`
-        is told. A cancelled caller cancels the job; one that merely dies leaves it running, for its next attempt.
-
-        Raises:
-            The job's own error, such as TrainingDiverged, where it ended in a known one.
-            TrainingJobFailed: It ended without a result otherwise.
-            QuotaExceeded, NotProvisioned, ConfigurationError, ServiceUnavailable.
-        """
-        ...
 
 
 class ModelRegistry(Protocol):
@@ -243,7 +197,7 @@ class ExperimentTracker(Protocol):
 class DataCatalogue(Protocol):
     """The data versions, where people look for them."""
 
-    def register(self, entry: DataEntry) -> str:
+    def register(self, data: DataVersion) -> str:
         """List a data version, once; answers where a person looks at it."""
         ...
 

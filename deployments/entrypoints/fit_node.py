@@ -9,8 +9,8 @@ import sys
 from typing import Final
 from uuid import UUID
 
-from infra.ports import TrainingJob, TrainingUpdate
 from infra.settings import get_settings
+from infra.training import TrainingJob, TrainingUpdate
 
 INDEX: Final = "JOB_COMPLETION_INDEX"
 """Kubernetes' variable with the number of the pod in its Job."""
@@ -47,7 +47,7 @@ def take_part(run_id: UUID, node: str) -> int:
         log.log(level, "[node %s] %s", node, text)
 
     def see(update: TrainingUpdate) -> None:
-        tell(logging.WARNING if update.level == "warning" else logging.INFO, update.text)
+        tell(logging.WARNING if update.level == "warning" else logging.INFO, update.sentence)
 
     tell(logging.INFO, "takes part.")
     try:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from infra.ports import TrainingUpdate
 from infra.settings import get_settings
 from infra.stores.training_folder import Outcome, TrainingFolder
+from infra.training import TrainingUpdate
 from model.faults import Fault
 from tasks.framework.error_table import translate_errors
 from tasks.training.fit import fit_network, writes
@@ -47,7 +47,7 @@ def _outcome(folder: TrainingFolder) -> Outcome:
 def printed(
     line: Callable[[str], object], *, clock: Callable[[], float] = monotonic
 ) -> Callable[[TrainingUpdate], None]:
-    """Where updates become lines: every text, and progress as often as the log of a long training bears."""
+    """Print each update; those with a share of the batches only as often as the log of a long training bears."""
     last = -QUIET_SECONDS
 
     def see(update: TrainingUpdate) -> None:
@@ -56,7 +56,7 @@ def printed(
             if update.done < 1 and clock() - last < QUIET_SECONDS:
                 return
             last = clock()
-        line(update.model_dump_json(exclude_defaults=True))
+        line(update.line)
 
     return see
 

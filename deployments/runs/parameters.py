@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from infra.config.yaml_files import nearest
+from infra.config.yaml_files import nearest, read_mapping
 from infra.errors import ConfigurationError
 
 Schema = Mapping[str, Any]
@@ -29,17 +27,17 @@ def parse_parameters(
             at the top level.
 
     Returns:
-        Only the parameters that were given, ready to send.
+        Only the parameters of the pairs and the file, ready to send.
 
     Raises:
         ConfigurationError: Names every unknown key (with the nearest valid one), wrong value and missing parameter.
     """
     reader = _Reader(schema)
-    given = reader.read_file(file) if file else {}
+    parameters = reader.read_file(file) if file else {}
     for pair in pairs:
-        reader.read_pair(pair, given)
+        reader.read_pair(pair, parameters)
     base = dict(defaults or {})
-    merged = {key: _merge(base.get(key), value) for key, value in given.items()}
+    merged = {key: _merge(base.get(key), value) for key, value in parameters.items()}
     if not reader.problems:
         reader.check({**base, **merged})
     if reader.problems:
@@ -56,16 +54,7 @@ class _Reader:
         self.problems: list[str] = []
 
     def read_file(self, file: Path) -> dict[str, Any]:
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigurationError(f"The parameter file {file} can't be read: {error.strerror}.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"The parameter file {file} is neither YAML nor JSON: {error}") from error
-        if content is None:
-            return {}
-        if not isinstance(content, dict):
-            raise ConfigurationError(f"{file}: expected keys and values, found {type(content).__name__}.")
+        content = read_mapping(file, may_be_empty=True)
         for path in _paths(content):
             self._find(path, f"{file}: ")
         return content
@@ -76,14 +65,14 @@ class _Reader:
             self.problems.append(f"`{pair}` is not of the form key=value")
             return
         path = key.strip().split(".")
-        found = self._find(path, "")
-        if found is None:
+        schema = self._find(path, "")
+        if schema is None:
             return
         for part in path[:-1]:
             branch = into.get(part)
             into[part] = dict(branch) if isinstance(branch, dict) else {}
             into = into[part]
-        into[path[-1]] = self._value(text, found)
+        into[path[-1]] = self._value(text, schema)
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Types, limits and missing keys, by the JSON schema itself."""
@@ -138,12 +127,12 @@ class _Reader:
             yield from self._options(alternative)
 
     def _nearest(self, path: list[str], depth: int) -> str:
-        known = list(self._keys(self.schema, ()))
-        same_end = [key for key in known if key.rsplit(".", 1)[-1] == path[-1]]
+        keys = list(self._keys(self.schema, ()))
+        same_end = [key for key in keys if key.rsplit(".", 1)[-1] == path[-1]]
         if same_end:
             return nearest(".".join(path), same_end) if len(same_end) > 1 else f"did you mean `{same_end[0]}`?"
         prefix = ".".join(path[:depth])
-        siblings = [key for key in known if key.rpartition(".")[0] == prefix] or known
+        siblings = [key for key in keys if key.rpartition(".")[0] == prefix] or keys
         return nearest(".".join(path[: depth + 1]), siblings)
 
     def _keys(self, schema: Schema, above: tuple[str, ...]) -> Iterator[str]:

@@ -1,21 +1,18 @@
-"""What the Prefect server is to have, read from `prefect.yaml` and `deployments/server.yaml`."""
+"""The deployments, work pools, limits and automations of a Prefect server, as files declare them.
+
+The files are `prefect.yaml` and `deployments/server.yaml`.
+"""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from infra.config.yaml_files import nearest
-from infra.errors import ConfigurationError
+from infra.config.yaml_files import read_mapping, read_yaml, validated
 from model.values import Frozen
 
 
-class Strict(Frozen):
-    """A section of a file that people write: unknown keys are errors."""
-
-
-class ScheduleEntry(Strict):
+class ScheduleEntry(Frozen):
     """When a deployment runs by itself; one of cron, interval, rrule."""
 
     slug: str = Field(description="Its name within the deployment; an operator's pause is kept under this name.")
@@ -27,7 +24,7 @@ class ScheduleEntry(Strict):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class WorkPoolEntry(Strict):
+class WorkPoolEntry(Frozen):
     """Where a deployment runs."""
 
     name: str
@@ -35,14 +32,14 @@ class WorkPoolEntry(Strict):
     job_variables: dict[str, Any] = Field(default_factory=dict)
 
 
-class ConcurrencyEntry(Strict):
+class ConcurrencyEntry(Frozen):
     """How many runs of a deployment may run at once, and what happens to the next."""
 
     limit: int = Field(ge=1)
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
 
 
-class DeploymentEntry(Strict):
+class DeploymentEntry(Frozen):
     """One deployment of prefect.yaml."""
 
     name: str
@@ -57,7 +54,7 @@ class DeploymentEntry(Strict):
     paused: bool = False
 
 
-class WorkQueueDefinition(Strict):
+class WorkQueueDefinition(Frozen):
     """A queue of a work pool: runs of the most urgent one are started first."""
 
     priority: int = Field(ge=1, description="1 is the most urgent; no two queues of a pool have the same.")
@@ -65,7 +62,7 @@ class WorkQueueDefinition(Strict):
     concurrency_limit: int | None = Field(default=None, ge=1, description="How many of its runs may run at once.")
 
 
-class WorkPoolDefinition(Strict):
+class WorkPoolDefinition(Frozen):
     """A work pool; `job_variables` replace defaults of its base job template."""
 
     type: str
@@ -86,7 +83,7 @@ class WorkPoolDefinition(Strict):
         return queues
 
 
-class ServerFile(Strict):
+class ServerFile(Frozen):
     """`deployments/server.yaml`, or another server's file."""
 
     in_place_of: dict[str, str] = Field(
@@ -118,27 +115,19 @@ def placed(entries: tuple[DeploymentEntry, ...], server: ServerFile) -> tuple[De
     return tuple(move(entry) for entry in entries)
 
 
-File = TypeVar("File", bound=BaseModel)
-
-
 def read_project(path: Path) -> tuple[DeploymentEntry, ...]:
-    """The deployments of a prefect.yaml.
-
-    Raises:
-        ConfigurationError: Names the file, each wrong key and the nearest valid word.
-    """
-    return _read(path, ProjectFile).deployments
+    """The deployments of a prefect.yaml; raises as `read_yaml`."""
+    return read_yaml(path, ProjectFile).deployments
 
 
 def read_server(path: Path) -> ServerFile:
-    """The rest of what the server is to have; templates of work pools are found beside the file.
+    """The rest of a server's declaration; templates of work pools lie beside the file.
 
     A file may have a `base`, another such file: each key that it lacks is that one's.
 
-    Raises:
-        ConfigurationError: As `read_project`.
+    Raises: as `read_yaml`.
     """
-    server = _read(path, ServerFile)
+    server = validated(_with_base(path), ServerFile, path)
     pools = {
         name: pool.model_copy(update={"template": path.parent / pool.template}) if pool.template else pool
         for name, pool in server.work_pools.items()
@@ -146,42 +135,7 @@ def read_server(path: Path) -> ServerFile:
     return server.model_copy(update={"work_pools": pools})
 
 
-def _content(path: Path) -> Any:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"Can't read {path}: {error.strerror or error}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
-    if isinstance(content, dict) and isinstance(base := content.pop("base", None), str):
-        return {**_content(path.parent / base), **content}
-    return content
-
-
-def _read(path: Path, model: type[File]) -> File:
-    content = _content(path)
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: " + "; ".join(_explain(item, model) for item in error.errors())) from error
-
-
-def _explain(item: Any, model: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] != "extra_forbidden":
-        return f"`{where}`: {item['msg']}"
-    return f"unknown key `{where}`: {nearest(str(item['loc'][-1]), _valid_keys(model, item['loc'][:-1]))}"
-
-
-def _valid_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """Fields of the model at this place of the file."""
-    owners: dict[str, type[BaseModel]] = {
-        "deployments": DeploymentEntry,
-        "schedules": ScheduleEntry,
-        "work_pool": WorkPoolEntry,
-        "work_pools": WorkPoolDefinition,
-        "queues": WorkQueueDefinition,
-        "concurrency_limit": ConcurrencyEntry,
-    }
-    names = [part for part in location if part in owners]
-    return list((owners[names[-1]] if names else model).model_fields)
+def _with_base(path: Path) -> dict[str, Any]:
+    content = read_mapping(path, may_be_empty=True)
+    base = content.pop("base", None)
+    return {**_with_base(path.parent / base), **content} if isinstance(base, str) else content

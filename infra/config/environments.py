@@ -1,4 +1,4 @@
-"""Environment files: what each release target is, which gates it has and where its endpoint listens."""
+"""Environment files: the endpoint of each release target, its gates and its port."""
 
 from pathlib import Path
 from typing import Literal
@@ -66,11 +66,11 @@ class Environment(Described):
     @field_validator("gates")
     @classmethod
     def _images_to_replay(cls, gates: Gates, others: ValidationInfo) -> Gates:
-        kept, rate = others.data.get("sample_images"), others.data.get("sample_rate")
-        if gates.shadow and kept is not None and rate is not None and (kept < gates.shadow.images or not rate):
+        images, rate = others.data.get("sample_images"), others.data.get("sample_rate")
+        if gates.shadow and images is not None and rate is not None and (images < gates.shadow.images or not rate):
             raise ValueError(
                 f"`gates.shadow` replays {gates.shadow.images} images, which are kept with `sample_images: "
-                f"{gates.shadow.images}` (it is {kept}) and a `sample_rate` above 0 (it is {rate:g})"
+                f"{gates.shadow.images}` (it is {images}) and a `sample_rate` above 0 (it is {rate:g})"
             )
         return gates
 
@@ -89,8 +89,8 @@ def endpoint_key(environment: str, which: KeyName = "primary") -> str:
 
 def environment_names(folder: Path) -> list[str]:
     """Names of the environments in the order in which a release passes them (by port_offset)."""
-    found = [read_described(path, Environment) for path in folder.glob("*.yaml")]
-    return [item.name for item in sorted(found, key=lambda item: item.port_offset)]
+    environments = [read_described(path, Environment) for path in folder.glob("*.yaml")]
+    return [item.name for item in sorted(environments, key=lambda item: item.port_offset)]
 
 
 def load_environment(name: str, folder: Path) -> Environment:

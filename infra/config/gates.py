@@ -1,4 +1,4 @@
-"""The gates of an environment, as its file declares them: what a version must show, who decides, and when not."""
+"""The gates of an environment, as its file declares them: tests, approval, freeze windows, limits of real traffic."""
 
 from datetime import datetime
 from typing import Annotated, Literal, Self
@@ -12,7 +12,7 @@ Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "satur
 WEEKDAYS: tuple[Weekday, ...] = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
-def _known_zone(name: str) -> str:
+def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:
@@ -23,11 +23,11 @@ def _known_zone(name: str) -> str:
 class FreezeWindow(Frozen):
     """A time in which nothing is released here: once, from `start` to `end`, or weekly on `days`."""
 
-    reason: str = Field(min_length=1, description="Why; told to who wants to release then.")
+    reason: str = Field(min_length=1, description="Why; shown to whoever starts a release then.")
     start: AwareDatetime | None = Field(default=None, description="Of a window that comes once, with its UTC offset.")
     end: AwareDatetime | None = Field(default=None, description="Likewise.")
     days: tuple[Weekday, ...] = Field(default=(), description="Of a window that comes every week.")
-    time_zone: Annotated[str, AfterValidator(_known_zone)] = Field(
+    time_zone: Annotated[str, AfterValidator(_zone)] = Field(
         default="UTC", description="In which a weekly window's days begin and end."
     )
 
@@ -55,7 +55,7 @@ class Shadow(Frozen):
 
 
 class Limits(Frozen):
-    """What a version may not exceed while it takes real traffic."""
+    """The limits of a version while it takes real traffic."""
 
     max_error_rate: float = Field(default=0.01, ge=0, le=1, description="Share of its answers that may be 5xx.")
     latency_p95_ms: float | None = Field(
@@ -82,7 +82,7 @@ class Watch(Limits):
 
 
 class Gates(Frozen):
-    """What a version must show before it goes live in this environment, and after."""
+    """The gates that a version passes before it goes live in this environment, and after."""
 
     automatic: bool = Field(
         default=True, description="Whether a version that is due is released here by itself, to its approval at most."

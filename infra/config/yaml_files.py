@@ -1,4 +1,4 @@
-"""Things that people describe in a YAML file of the thing's own name: environments, trainers."""
+"""The one reader of YAML files that people write: it names every fault at once, with the nearest valid word."""
 
 import difflib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from model.values import Frozen
 
 
 class Described(Frozen):
-    """What such a file holds."""
+    """The content of a file that is called like the thing it describes: an environment, a trainer."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{1,30}$", description="As the file is called.")
     description: str
@@ -37,8 +37,8 @@ def load_described(what: str, name: str, folder: Path, kind: type[D]) -> D:
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = [item.stem for item in folder.glob("*.yaml")]
-        raise ConfigurationError(f"There is no {what} `{name}`: {nearest(name, known)}")
+        names = [item.stem for item in folder.glob("*.yaml")]
+        raise ConfigurationError(f"There is no {what} `{name}`: {nearest(name, names)}")
     return read_described(path, kind)
 
 
@@ -56,18 +56,38 @@ def read_yaml(path: Path, kind: type[M], **changes: str | None) -> M:
     Raises:
         ConfigurationError: It can't be read, or has an unknown key or a wrong value (all are named).
     """
+    return validated({**read_mapping(path), **{key: value for key, value in changes.items() if value}}, kind, path)
+
+
+def read_mapping(path: Path, *, may_be_empty: bool = False) -> dict[str, Any]:
+    """The keys and values of a YAML or JSON file.
+
+    Raises:
+        ConfigurationError: It can't be read, or holds something else.
+    """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"Can't read {path}: {error.strerror or error}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid YAML: {error}") from error
+    if content is None and may_be_empty:
+        return {}
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path}: expected keys and values, found {type(content).__name__}.")
+    return content
+
+
+def validated(content: dict[str, Any], kind: type[M], source: object) -> M:
+    """This content as this model.
+
+    Raises:
+        ConfigurationError: Names the source, and every unknown key and wrong value in it.
+    """
     try:
-        return kind.model_validate({**content, **{key: value for key, value in changes.items() if value}})
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: " + "; ".join(_explain(item, kind) for item in error.errors())) from error
+        raise ConfigurationError(f"{source}: " + "; ".join(_explain(item, kind) for item in error.errors())) from error
 
 
 def _explain(item: Any, kind: type[BaseModel]) -> str:

@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from infra.ports import TrainingUpdate
 from infra.runs.restarts import may_continue
+from infra.training import TrainingUpdate
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,7 +24,8 @@ LATE: Final = timedelta(seconds=60)
 OBSERVER: Final = ".observer"
 """Ends the name of the logger with which the Kubernetes worker explains what it sees of a pod."""
 UNSCHEDULABLE: Final = "unschedulable"
-TOLD: Final = ("prefect.task_runs", OBSERVER)
+LOGGERS: Final = ("prefect.task_runs", OBSERVER)
+"""The ends of the names of those loggers whose lines belong to the training."""
 WAITS: Final = {
     "InfrastructurePending": "Its pod waits for a node.",
     "Late": "No worker of its work pool has taken it yet.",
@@ -37,8 +38,8 @@ class FollowedRun:
     Args:
         client: An open client.
         run_id: The run.
-        see: Told of what is new.
-        cost: What a run has cost so far, in words.
+        see: Called with what is new.
+        cost: The cost of a run so far, in words.
     """
 
     def __init__(
@@ -56,43 +57,45 @@ class FollowedRun:
         self._states: set[UUID] = set()
         self._lines: set[UUID] = set()
         self._newest: datetime | None = None
-        self._saved = "nothing"
+        self._saved = TrainingUpdate()
+        """The last update of an epoch from which another machine could go on."""
         self.explanation = ""
-        """What the worker said last of a pod that didn't get on."""
+        """The worker's last words on a pod that didn't get on."""
 
     def to_the_end(self) -> "FlowRun":
         """Follow until the run has ended and won't be continued; answers it."""
         crashed_since: float | None = None
         while True:
             run = self._client.read_flow_run(self._id)
-            self._tell_lines()
-            self._tell_states()
-            self._tell_progress(run)
+            self._report_lines()
+            self._report_states()
+            self._report_progress(run)
             if run.state is not None and run.state.is_final():
                 crashed_since = crashed_since or time.monotonic()
                 waited = time.monotonic() - crashed_since
                 if not may_continue(run) or waited > CONTINUED_WITHIN:
                     # The last lines come a moment after the state.
                     time.sleep(POLL_SECONDS)
-                    self._tell_lines()
+                    self._report_lines()
                     return run
             else:
                 crashed_since = None
             time.sleep(POLL_SECONDS)
 
-    def _tell_states(self) -> None:
+    def _report_states(self) -> None:
         for state in self._client.read_flow_run_states(self._id):
             if state.id not in self._states:
                 self._states.add(state.id)
-                self._tell_state(state)
+                self._report_state(state)
 
-    def _tell_state(self, state: "State") -> None:
+    def _report_state(self, state: "State") -> None:
         if state.is_crashed():
             # A successor that waits for a node is explained too, and no reason for the end of this one.
             killed = "" if UNSCHEDULABLE in self.explanation else self.explanation
             why = (killed or state.message or "its machine went").rstrip(".")
-            text = f"The training was interrupted: {why}. Saved until then: {self._saved}"
-            self._see(TrainingUpdate(text=text, level="warning"))
+            saved = "Saved until then:" if self._saved.epoch else "Nothing was saved until then."
+            notice = {"text": f"The training was interrupted: {why}. {saved}", "level": "warning"}
+            self._see(self._saved.model_copy(update=notice))
         elif state.name == "AwaitingRetry":
             self._see(TrainingUpdate(text="It is started again and goes on at the last checkpoint.", level="warning"))
         elif state.name in WAITS:
@@ -100,32 +103,33 @@ class FollowedRun:
         elif state.is_running():
             self.explanation = ""
 
-    def _tell_lines(self) -> None:
+    def _report_lines(self) -> None:
         from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
         from prefect.client.schemas.sorting import LogSort
 
         after = LogFilterTimestamp(after_=self._newest - LATE) if self._newest else None
-        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._id]), timestamp=after)
+        lines = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._id]), timestamp=after)
         offset = 0
-        while page := self._client.read_logs(wanted, sort=LogSort.TIMESTAMP_ASC, limit=200, offset=offset):
+        while page := self._client.read_logs(lines, sort=LogSort.TIMESTAMP_ASC, limit=200, offset=offset):
             offset += len(page)
             for line in page:
                 if line.id in self._lines or line.id is None:
                     continue
                 self._lines.add(line.id)
                 self._newest = max(line.timestamp, self._newest or line.timestamp)
-                self._tell_line(line.name, line.level, line.message)
+                self._report_line(line.name, line.level, line.message)
 
-    def _tell_line(self, logger: str, level: int, text: str) -> None:
-        if not logger.endswith(TOLD) or level < logging.INFO:
+    def _report_line(self, logger: str, level: int, text: str) -> None:
+        if not logger.endswith(LOGGERS) or level < logging.INFO:
             return
         if logger.endswith(OBSERVER):
             self.explanation = text
-        elif text.startswith("Epoch "):
-            self._saved = text
-        self._see(TrainingUpdate(text=text, level="warning" if level >= logging.WARNING else "info"))
+        update = TrainingUpdate.of_line(text, "warning" if level >= logging.WARNING else "info")
+        if update.saved:
+            self._saved = update
+        self._see(update)
 
-    def _tell_progress(self, run: "FlowRun") -> None:
+    def _report_progress(self, run: "FlowRun") -> None:
         from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
         from prefect.client.schemas.sorting import ArtifactSort
 

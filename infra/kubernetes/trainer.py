@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from infra.config.trainers import TrainerFile
 from infra.errors import ConfigurationError, ServiceUnavailable, TrainingJobFailed
 from infra.kubernetes.followed_run import FollowedRun
-from infra.ports import TrainingJob, TrainingUpdate
 from infra.runs.cancellation import run_is_cancelled
 from infra.runs.faults import read_fault
+from infra.training import TrainingJob, TrainingUpdate
 from model.faults import Fault
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ def _running(client: "SyncPrefectClient", key: str) -> "FlowRun | None":
     from prefect.client.schemas.objects import StateType
 
     going_on = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
-    found = client.read_flow_runs(
+    runs = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(
             tags=FlowRunFilterTags(all_=[f"{TAG}{key}"]),
             state=FlowRunFilterState(type=FlowRunFilterStateType(any_=going_on)),
         )
     )
-    return found[0] if found else None
+    return runs[0] if runs else None
 
 
 def _cancel(client: "SyncPrefectClient", run: "FlowRun") -> None:

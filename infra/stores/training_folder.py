@@ -5,7 +5,7 @@ from typing import Any, Final
 import fsspec
 from pydantic import Field, model_validator
 
-from infra.ports import TrainingJob
+from infra.training import TrainingJob
 from model.errors import TrainingInterrupted
 from model.faults import Fault
 from model.values import Frozen

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import fsspec
-from pydantic import Field
 
 from model.data.folder_listing import Listed
 from model.data.image_facts import Measured, measure
 from model.data.sources import canonical_uri, is_local, list_source, read_bytes, source_exists, source_fingerprint
 from model.data.splits import SPLITS, Content, Split, SplitConfig, assign_splits
 from model.errors import InvalidConfig, SourceUnreadable
-from model.values import Frozen
+from model.values import DataVersion
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# pandas and pyarrow are imported where they are used: `DataVersion` is also for programs that read no manifest.
+# pandas and pyarrow are imported where they are used: the values are also for programs that read no manifest.
 __all__ = [
     "COLUMNS",
     "SPLITS",
@@ -50,23 +49,6 @@ _REMOTE_READERS: Final = 16
 """Threads that wait for a remote store: more than cores, since they mostly wait."""
 _VANISHED: Final = "The file vanished between listing and reading."
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class DataVersion(Frozen):
-    """A stored manifest. `images`, `labels` and `counts` are of the images that can be decoded."""
-
-    name: str
-    version: str = Field(pattern=r"^[0-9a-f]{16}$", description="Hash over the manifest's rows.")
-    manifest_uri: str
-    source_uri: str = Field(description="The source that the manifest's paths are relative to.")
-    images: int
-    labels: tuple[str, ...] = Field(description="Sorted; a class index is a position in here.")
-    counts: dict[str, dict[str, int]] = Field(description="Images by label and split.")
-
-    @property
-    def label(self) -> str:
-        """Short, for people: `food@3f2a91`."""
-        return f"{self.name}@{self.version[:6]}"
 
 
 def build_manifest(

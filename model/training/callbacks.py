@@ -2,12 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from model.training.checkpoints import EpochReport
-
-if TYPE_CHECKING:
-    from model.training.machine_load import MachineLoad
+from model.values import EpochReport, MachineLoad
 
 CHECKPOINT_SECONDS: Final = 300.0
 """What a node that goes without a warning costs at most; a checkpoint of 14 MB takes a fraction of a second."""
@@ -19,7 +16,7 @@ class Follower:
 
     on_epoch: Callable[[EpochReport], None] | None = None
     on_batch: Callable[[int, int], None] | None = None
-    on_load: "Callable[[MachineLoad], None] | None" = None
+    on_load: Callable[[MachineLoad], None] | None = None
     on_checkpoint: Callable[[], None] | None = None
     stop: Callable[[], bool] | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from model.config import TrainingConfig
 from model.errors import CheckpointCorrupt
-from model.values import Frozen
+from model.values import EpochReport, Frozen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,20 +43,6 @@ _MACHINE_FIELDS: Final = frozenset(
     }
 )
 """What says where a training runs, not what is trained: an evicted training may go on elsewhere."""
-
-
-class EpochReport(Frozen):
-    """How an epoch went. Epoch 0 is the state after the head-only warm-up, before fine-tuning."""
-
-    epoch: int
-    epochs: int = Field(description="The last epoch, unless it stops early.")
-    train_loss: float | None = Field(description="Mean over the epoch's batches, with label smoothing and weights.")
-    validation_loss: float = Field(description="Plain cross-entropy, without smoothing and weights.")
-    validation_accuracy: float
-    validation_macro_recall: float = Field(description="Mean over the labels of the share that is recognised.")
-    learning_rate: float | None = Field(description="Of the head, at the end of the epoch.")
-    images_per_second: float | None = Field(description="Training images; validation and checkpoint not counted.")
-    seconds: float
 
 
 class Progress(Frozen):

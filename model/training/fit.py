@@ -13,13 +13,13 @@ from pydantic import Field, ValidationError
 from model.config import TrainingConfig
 from model.errors import TrainingInterrupted
 from model.training.callbacks import CHECKPOINT_SECONDS, Follower
-from model.training.checkpoints import CheckpointFolder, EpochReport, Progress, training_fingerprint
+from model.training.checkpoints import CheckpointFolder, Progress, training_fingerprint
 from model.training.distributed import Place, RankLost, Ranks, place_of, together
 from model.training.gpu_memory import free_gpu_memory, memory_exhausted, trains_on_gpu
 from model.training.local_processes import local_ranks
 from model.training.process_state import own_process_state, quiet_lightning
 from model.training.sampling import Share
-from model.values import Frozen
+from model.values import EpochReport, Frozen, MachineLoad
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from model.data.manifest import DataVersion
     from model.training.dataset import ImageData
-    from model.training.machine_load import MachineLoad
-
-__all__ = ["RESULT", "EpochReport", "FitResult", "fit", "stored_result"]
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +54,7 @@ def fit(
     *,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_batch: Callable[[int, int], None] | None = None,
-    on_load: "Callable[[MachineLoad], None] | None" = None,
+    on_load: Callable[[MachineLoad], None] | None = None,
     on_checkpoint: Callable[[], None] | None = None,
     stop: Callable[[], bool] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,

@@ -15,10 +15,11 @@ from typing_extensions import override
 from model.config import TrainingConfig
 from model.errors import TrainingInterrupted
 from model.training.callbacks import Follower
-from model.training.checkpoints import LAST, CheckpointFolder, EpochReport, Progress, attach_progress, rescale_batches
+from model.training.checkpoints import LAST, CheckpointFolder, Progress, attach_progress, rescale_batches
 from model.training.distributed import Ranks
 from model.training.lightning_module import ImageClassifier
 from model.training.machine_load import LoadMeter
+from model.values import EpochReport
 
 _GO_ON, _KEEP, _STOP = 0, 1, 2
 

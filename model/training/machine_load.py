@@ -4,23 +4,10 @@ import time
 from typing import Final
 
 import torch
-from pydantic import Field
 
-from model.values import Frozen
+from model.values import MachineLoad
 
 _EVERY_SECONDS: Final = 5.0
-
-
-class MachineLoad(Frozen):
-    """How fast images are trained on just now, and what of the GPU that takes."""
-
-    images_per_second: float = Field(description="Of all devices together, since the last report.")
-    gpu: str | None = Field(default=None, description="The GPU's name; None on a CPU.")
-    gpu_memory_used: int | None = Field(default=None, description="Bytes in use on this process's GPU, by anybody.")
-    gpu_memory_total: int | None = Field(default=None, description="Bytes that this GPU has.")
-    gpu_utilisation: float | None = Field(
-        default=None, description="Share of the time in which the GPU computed, 0 to 1; None without NVIDIA's library."
-    )
 
 
 class LoadMeter:

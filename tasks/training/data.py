@@ -8,7 +8,7 @@ from prefect import get_run_logger
 from pydantic import Field
 
 from infra.backend import data_catalogue, data_root, samples
-from infra.ports import DataEntry, RegisteredModel
+from infra.ports import RegisteredModel
 from infra.settings import Settings, get_settings
 from infra.stores.sample_data import SAMPLES
 from model.data.manifest import (
@@ -145,7 +145,7 @@ def list_data(data: DataVersion) -> None:
 def _register_data(data: DataVersion) -> Listed:
     catalogue = data_catalogue(get_settings())
     assert catalogue is not None
-    link = catalogue.register(DataEntry(**data.model_dump(exclude={"counts"})))
+    link = catalogue.register(data)
     create_link_artifact(key="data-asset", link=link, link_text=data.label, description=f"Data {data.label}")
     return Listed(link=link)
 

@@ -1,4 +1,4 @@
-"""Fit a network on this machine: its state in the shared store, its curves in the tracker, its progress told.
+"""Fit a network on this machine: state to the shared store, curves to the tracker, progress to the caller.
 
 Needs no Prefect: an Azure ML job fits as a flow run does.
 """
@@ -13,21 +13,21 @@ import fsspec
 
 from infra.backend import data_root, tracker
 from infra.errors import PlatformError
-from infra.ports import TrainingJob, TrainingUpdate
 from infra.settings import Settings
+from infra.training import TrainingJob, TrainingUpdate
 from infra.version import revision
 from model.config import TrainingConfig
-from model.data.manifest import DataVersion
 from model.errors import CheckpointCorrupt, TrainingInterrupted
 from model.training.checkpoints import BEST, LAST
 from model.training.fit import RESULT
-from tasks.training.progress import TrainingText
+from model.values import DataVersion, EpochReport
+from tasks.training.progress import ProgressMeter
 
 if TYPE_CHECKING:
-    from model.training.fit import EpochReport, FitResult
+    from model.training.fit import FitResult
 
 STATE: Final = (BEST, LAST, RESULT)
-"""In the order in which they are copied: the last epoch is known only once its best weights are."""
+"""In the order in which they are copied: the last epoch is in the store only once its best weights are."""
 
 
 class TrainingState:
@@ -35,7 +35,7 @@ class TrainingState:
 
     Args:
         directory: Where the training works.
-        uri: Where its state is kept; where this is the directory itself, as on one machine, there is nothing to do.
+        uri: Its place in the store. Where this is the directory itself, as on one machine, nothing is copied.
     """
 
     def __init__(self, directory: Path, uri: str) -> None:
@@ -43,119 +43,114 @@ class TrainingState:
         self.uri = uri
         self._store: Any
         self._store, self._path = fsspec.core.url_to_fs(uri)
-        self._elsewhere = Path(self._path) != directory
-        self._kept: dict[str, int] = {}
+        self._remote = Path(self._path) != directory
+        self._copied: dict[str, int] = {}
 
-    def bring(self, *, newest: bool = False) -> None:
-        """Copy the state that another machine kept: where this one has none of its own, or by all means (`newest`)."""
-        if not self._elsewhere or ((self.directory / LAST).exists() and not newest):
+    def fetch(self, *, newest: bool = False) -> None:
+        """Copy the state from the store if there is none in the directory, or always with `newest=True`."""
+        if not self._remote or ((self.directory / LAST).exists() and not newest):
             return
         for name in STATE:
             if self._store.exists(f"{self._path}/{name}"):
-                # Written aside: who is killed meanwhile leaves no half checkpoint.
-                aside = self.directory / f"{name}.part"
-                self._store.get_file(f"{self._path}/{name}", str(aside))
-                aside.replace(self.directory / name)
+                # A process that is killed meanwhile leaves no half checkpoint.
+                draft = self.directory / f"{name}.part"
+                self._store.get_file(f"{self._path}/{name}", str(draft))
+                draft.replace(self.directory / name)
 
-    def keep(self) -> None:
-        """Copy what changed since it was last kept; each file is replaced whole."""
-        if not self._elsewhere:
+    def save(self) -> None:
+        """Copy to the store what changed since the last copy; each file is replaced whole."""
+        if not self._remote:
             return
         for name in STATE:
             path = self.directory / name
             changed = path.stat().st_mtime_ns if path.exists() else None
-            if changed is not None and self._kept.get(name) != changed:
+            if changed is not None and self._copied.get(name) != changed:
                 self._store.put_file(str(path), f"{self._path}/{name}")
-                self._kept[name] = changed
+                self._copied[name] = changed
 
 
 See = Callable[[TrainingUpdate], None]
 
 
 def describe_job(key: str, data: DataVersion, config: TrainingConfig) -> TrainingJob:
-    """The training of this key as another machine is told."""
-    return TrainingJob(
-        key=key,
-        label=f"{config.network} on {data.name}@{data.version}",
-        data=data.model_dump(mode="json"),
-        config=config.model_dump(mode="json"),
-        nodes=config.num_nodes,
-    )
+    """The training of this key, for another machine."""
+    label = f"{config.network} on {data.name}@{data.version}"
+    return TrainingJob(key=key, label=label, data=data, config=config, nodes=config.num_nodes)
 
 
 def training_state(key: str, settings: Settings) -> TrainingState:
-    """What is kept of this training."""
+    """The state of the training of this key."""
     return TrainingState(settings.path("training", key), f"{data_root(settings)}/training/{key}")
 
 
 def fit_network(job: TrainingJob, settings: Settings, see: See, stop: Callable[[], bool] | None = None) -> "FitResult":
-    """Fit, or go on fitting, the network of this job; what it makes is kept under its key.
+    """Fit, or go on fitting, the network of this job; the result lies in the store under its key.
 
     Args:
         job: The training.
         settings: Of this machine.
-        see: Told of each epoch, of progress and of troubles.
-        stop: Asked after each batch; True ends the training with its state kept.
+        see: Called with each epoch, progress and trouble.
+        stop: Asked after each batch; True ends the training, and its state is saved.
 
     Raises: as `model.training.fit.fit` does; TrainingInterrupted once `stop` answered True.
     """
     from model.training.fit import fit
 
-    data, config = DataVersion.model_validate(job.data), TrainingConfig.model_validate(job.config)
     state = training_state(job.key, settings)
     if not writes():
-        return fit(data, config, state.directory, stop=stop)
-    state.bring()
-    _tell_resumed(state, config, see)
+        return fit(job.data, job.config, state.directory, stop=stop)
+    state.fetch()
+    meter = ProgressMeter(_resume(state, job.config, see))
     experiment = tracker(settings)
     run = experiment.start(
         job.key,
-        experiment=data.name,
-        parameters=job.config,
-        tags={"data_version": data.version, "code": revision()},
+        experiment=job.data.name,
+        parameters=job.config.model_dump(mode="json"),
+        tags={"data_version": job.data.version, "code": revision()},
     )
-    shown = TrainingText()
 
-    def keep(when: str) -> None:
+    def save(when: str) -> bool:
         try:
-            state.keep()
+            state.save()
         except PlatformError as error:
             # The next copy makes it good; only another machine would go on from an earlier one.
             warning = f"The state {when} is on this machine only: {error}"
             see(TrainingUpdate(text=warning, level="warning"))
+            return False
+        return True
 
-    def on_epoch(report: "EpochReport") -> None:
-        shown.epoch(report)
-        keep(f"after epoch {report.epoch}")
-        see(TrainingUpdate(text=shown.said))
+    def on_epoch(report: EpochReport) -> None:
+        see(meter.epoch(report, saved=save(f"after epoch {report.epoch}")))
         experiment.log(run, metrics_of(report), step=report.epoch)
 
-    def on_batch(done: int, total: int) -> None:
-        see(TrainingUpdate(text=shown.batch(done, total), done=done / total))
+    def on_checkpoint() -> None:
+        save("within the epoch")
 
     try:
         result = fit(
-            data,
-            config,
+            job.data,
+            job.config,
             state.directory,
             on_epoch=on_epoch,
-            on_batch=on_batch,
-            on_load=shown.load,
-            on_checkpoint=lambda: keep("within the epoch"),
+            on_batch=lambda done, total: see(meter.batch(done, total)),
+            on_load=meter.load,
+            on_checkpoint=on_checkpoint,
             stop=stop,
         )
     except TrainingInterrupted:
-        state.keep()
-        see(TrainingUpdate(text=f"Asked to stop: a checkpoint is kept. {shown.said}", level="warning"))
+        state.save()
+        notice = {"text": "Asked to stop: a checkpoint is kept.", "level": "warning", "saved": True}
+        see(meter.newest.model_copy(update=notice))
         raise
     except BaseException:
         experiment.end(run, succeeded=False)
         raise
-    state.keep()
+    state.save()
     return result
 
 
-def _tell_resumed(state: TrainingState, config: TrainingConfig, see: See) -> None:
+def _resume(state: TrainingState, config: TrainingConfig, see: See) -> EpochReport | None:
+    """Report where an interrupted training goes on; answers the last epoch that was done."""
     from model.training.checkpoints import LAST, read_checkpoint
 
     with suppress(CheckpointCorrupt):  # none yet; or `fit` takes an earlier one and says so
@@ -164,6 +159,8 @@ def _tell_resumed(state: TrainingState, config: TrainingConfig, see: See) -> Non
             batches = f", {done.batch} batches of the next one," if done.batch else ""
             text = f"The training was interrupted before; {done.epoch} of {config.epochs} epochs{batches} were saved."
             see(TrainingUpdate(text=text, level="warning"))
+            return done.history[-1]
+    return None
 
 
 def writes() -> bool:
@@ -172,15 +169,15 @@ def writes() -> bool:
 
 
 def fitted(key: str, settings: Settings) -> "FitResult | None":
-    """What another machine made under this key, its files brought here; None where it isn't finished."""
+    """The result that another machine left under this key, with its files copied here; None while it isn't finished."""
     from model.training.fit import stored_result
 
     state = training_state(key, settings)
-    state.bring(newest=True)
+    state.fetch(newest=True)
     return stored_result(state.directory)
 
 
-def metrics_of(report: "EpochReport") -> dict[str, float]:
-    """What an epoch measured, by name."""
+def metrics_of(report: EpochReport) -> dict[str, float]:
+    """The measurements of an epoch, by name."""
     numbers = report.model_dump(exclude={"epoch", "epochs"})
     return {name: value for name, value in numbers.items() if value is not None}

@@ -1,80 +1,64 @@
-"""What a training says of itself while it runs: its last epoch, its speed, its GPU, the time that is left."""
+"""The progress of a training: measured where the network is fitted, shown in the run that trains."""
 
 import time
-from typing import TYPE_CHECKING, Any, Final
 
-from infra.ports import TrainingUpdate
+from prefect import get_run_logger
+
+from infra.training import TrainingUpdate
+from model.values import EpochReport, MachineLoad
 from tasks.framework.artifacts import Progress
 
-if TYPE_CHECKING:
-    from model.training.fit import EpochReport
-    from model.training.machine_load import MachineLoad
 
-STARTS: Final = "Warming up the head"
-GIB: Final = 1 << 30
-
-
-class TrainingText:
-    """The text of one training in one process."""
-
-    def __init__(self) -> None:
-        self.said = STARTS
-        """The last epoch in words."""
-        self._load = ""
-        self._first: tuple[int, float] | None = None
-
-    def epoch(self, report: "EpochReport") -> None:
-        speed = f", {report.images_per_second:.0f} images/s" if report.images_per_second else ""
-        self.said = (
-            f"Epoch {report.epoch} of {report.epochs}: validation accuracy {report.validation_accuracy:.3f}, "
-            f"loss {report.validation_loss:.3f}{speed}"
-        )
-
-    def load(self, load: "MachineLoad") -> None:
-        parts = [f"{load.images_per_second:.0f} images/s now"]
-        if load.gpu_utilisation is not None:
-            parts.append(f"GPU {load.gpu_utilisation:.0%}")
-        if load.gpu_memory_used is not None and load.gpu_memory_total is not None:
-            parts.append(f"{load.gpu_memory_used / GIB:.1f} of {load.gpu_memory_total / GIB:.0f} GiB")
-        self._load = ", ".join(parts)
-
-    def batch(self, done: int, total: int) -> str:
-        """After `done` of `total` batches."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (done, now)
-        before, since = self._first
-        left = (now - since) / (done - before) * (total - done) if done > before else None
-        return ", ".join(filter(None, (self.said, self._load, "" if left is None else f"{duration(left)} left")))
-
-
-def duration(seconds: float) -> str:
-    """In the unit that a person would say it in."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-class Shown:
-    """Where the updates of one training go.
+class ProgressMeter:
+    """What one fitting process knows of its training.
 
     Args:
-        log: The run's logger.
-        progress: Its progress bar.
+        epoch: The last one that was done before, where the training goes on.
     """
 
-    def __init__(self, log: Any, progress: Progress) -> None:
-        self._log = log
-        self._progress = progress
-        self._said = ""
+    def __init__(self, epoch: EpochReport | None = None) -> None:
+        self.newest = TrainingUpdate(epoch=epoch)
+        """Without a share of the batches."""
+        self._load: MachineLoad | None = None
+        self._first: tuple[int, float] | None = None
 
-    def see(self, update: TrainingUpdate) -> None:
-        """Each text becomes one log line, however often it comes; a share moves the bar."""
-        if update.text != self._said and update.done is None:
-            (self._log.warning if update.level == "warning" else self._log.info)(update.text)
-        self._said = update.text
+    def epoch(self, report: EpochReport, *, saved: bool) -> TrainingUpdate:
+        self.newest = TrainingUpdate(epoch=report, saved=saved)
+        return self.newest
+
+    def load(self, load: MachineLoad) -> None:
+        self._load = load
+
+    def batch(self, done: int, total: int) -> TrainingUpdate:
+        """After `done` of `total` batches."""
+        now = time.monotonic()
+        self._first = self._first or (done, now)
+        first, since = self._first
+        seconds_left = (now - since) / (done - first) * (total - done) if done > first else None
+        return self.newest.model_copy(update={"done": done / total, "load": self._load, "seconds_left": seconds_left})
+
+
+class TrainingProgress:
+    """The updates of one training, in the log of this run and on its progress bar.
+
+    Args:
+        records: Log each update as a line of JSON, for the run that waits for this one; otherwise in words.
+    """
+
+    def __init__(self, *, records: bool = False) -> None:
+        self._log = get_run_logger()
+        self._bar = Progress("training", "Training starts")
+        self._records = records
+        self._newest = TrainingUpdate()
+
+    def update(self, update: TrainingUpdate) -> None:
+        """Log an update once, however often it comes; one with a share of the batches moves the bar instead."""
         if update.done is not None:
-            self._progress.update(update.done, 1, update.text)
+            self._bar.update(update.done, 1, update.sentence)
+        elif update != self._newest:
+            log = self._log.warning if update.level == "warning" else self._log.info
+            log(update.line if self._records else update.sentence)
+        self._newest = update
 
     def end(self) -> None:
-        self._progress.update(1, 1, self._said)
+        self._bar.update(1, 1, self._newest.sentence)

@@ -3,22 +3,21 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefect import get_run_logger
 from pydantic import Field
 
 from infra.backend import exclusive, folders, tracker, trainer
 from infra.errors import TrainingJobFailed
-from infra.ports import Trainer, TrainingJob
 from infra.runs.cancellation import run_is_cancelled
 from infra.settings import Settings, get_settings
+from infra.training import Trainer, TrainingJob
 from model.config import TrainingConfig
 from model.data.manifest import DataVersion
 from model.errors import TrainingInterrupted
-from tasks.framework.artifacts import Progress, picture
+from tasks.framework.artifacts import picture
 from tasks.framework.cache_key import key_of
 from tasks.framework.stage import Result, stage
 from tasks.training.fit import describe_job, fit_network, fitted, metrics_of
-from tasks.training.progress import Shown
+from tasks.training.progress import TrainingProgress
 from tasks.training.stop_signal import asked_to_stop
 
 if TYPE_CHECKING:
@@ -54,20 +53,20 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
     job = describe_job(key, data, config)
     # Two runs that want the same training: one makes it, the other waits and finds it made.
     with exclusive(f"training/{key}", settings):
-        shown = Shown(get_run_logger(), Progress("training", "Training starts"))
+        progress = TrainingProgress()
         elsewhere = trainer(settings)
         if elsewhere is None:
-            result = fit_network(job, settings, shown.see)
+            result = fit_network(job, settings, progress.update)
         else:
-            result = fitted(key, settings) or _fit_elsewhere(elsewhere, job, settings, shown)
+            result = fitted(key, settings) or _fit_elsewhere(elsewhere, job, settings, progress)
         directory, best = settings.path("training", key), Path(result.checkpoint).name
         place = folders(settings).publish(directory, f"training/{key}", files=(best,))
-        shown.end()
+        progress.end()
         history = tuple({"epoch": report.epoch, **metrics_of(report)} for report in result.history)
         curves = training_curves(history)
         picture("training-curves", curves, f"Training of {data.name}@{data.version}")
         experiment = tracker(settings)
-        run = experiment.start(key, experiment=data.name, parameters=job.config, tags={})
+        run = experiment.start(key, experiment=data.name, parameters=config.model_dump(mode="json"), tags={})
         experiment.log_files(run, _shown(directory, curves))
         experiment.end(run, succeeded=True)
     return Training(
@@ -89,8 +88,8 @@ def _shown(directory: Path, curves: bytes) -> Path:
     return shown
 
 
-def _fit_elsewhere(elsewhere: Trainer, job: TrainingJob, settings: Settings, shown: Shown) -> "FitResult":
-    elsewhere.train(job, shown.see)
+def _fit_elsewhere(elsewhere: Trainer, job: TrainingJob, settings: Settings, progress: TrainingProgress) -> "FitResult":
+    elsewhere.train(job, progress.update)
     result = fitted(job.key, settings)
     if result is None:
         raise TrainingJobFailed(f"The job of {job.label} ended as if it had worked, but left no result ({job.key}).")
@@ -112,14 +111,14 @@ def fit_here(job: TrainingJob) -> Fitted:
     Raises: as `fit_network` does.
     """
     settings = get_settings()
-    shown = Shown(get_run_logger(), Progress("training", "Training starts"))
+    progress = TrainingProgress(records=True)
     # A machine that was given up may not be gone yet: its successor waits until it is.
     with exclusive(f"training/{job.key}/fit", settings), asked_to_stop(run_is_cancelled) as stop:
         try:
-            fit_network(job, settings, shown.see, stop)
+            fit_network(job, settings, progress.update, stop)
         except TrainingInterrupted:
             if not run_is_cancelled():
                 raise
             return Fitted(finished=False)
-        shown.end()
+        progress.end()
         return Fitted(finished=True)

@@ -74,16 +74,17 @@ def test_a_training_that_is_stopped_and_killed_ends_with_the_metrics_of_one_that
         said.append(update)
         # Each attempt is disturbed after its first epoch, until both signals were sent.
         attempt = sum("is started again" in item.text for item in said)
-        if update.done is None and update.text.startswith("Epoch ") and len(sent) == attempt < 2:
+        if update.done is None and update.epoch is not None and not update.text and len(sent) == attempt < 2:
             sent.append((signal.SIGTERM, signal.SIGKILL)[attempt])
             os.kill(process(client, "disturbed"), sent[-1])
 
     trainer.train(describe_job("disturbed", data, config()), see)
-    lines = [update.text for update in said if update.done is None]
+    lines = [update.sentence for update in said if update.done is None]
     assert sent == [signal.SIGTERM, signal.SIGKILL]
     assert sum("The training was interrupted: " in line for line in lines) >= 2
     assert sum("is started again" in line for line in lines) >= 2
     assert any(line.startswith("Asked to stop: a checkpoint is kept") for line in lines)
+    assert any(" Saved until then: Epoch " in line for line in lines)
     assert len(runs(client, "disturbed")) == 1
     assert any("EUR so far" in update.text for update in said if update.done is not None)
     result = fitted("disturbed", prefect_server)
@@ -96,7 +97,7 @@ def test_a_training_that_is_stopped_and_killed_ends_with_the_metrics_of_one_that
 
 def test_a_cancelled_training_keeps_its_checkpoint(trainer, client, data, prefect_server):
     def see(update):
-        if update.text.startswith("Epoch 1 of"):
+        if update.epoch is not None and update.epoch.epoch == 1:
             state = runs(client, "cancelled")[0].state
             if not state.is_cancelling() and not state.is_final():
                 client.set_flow_run_state(runs(client, "cancelled")[0].id, Cancelling())

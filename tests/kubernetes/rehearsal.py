@@ -167,7 +167,7 @@ def waits_and_is_not_disturbed(act: Rehearsal) -> None:
 def _disturbed(act: Rehearsal, disturb: Callable[[str], object]) -> UUID:
     parent = act.start()
     fitting = act.fitting(parent)
-    act.line(fitting, "Epoch 2 of")
+    act.line(fitting, '"epoch":{"epoch":2,')
     disturb(running_pod(str(fitting)))
     act.completed(parent)
     for item in act.interruptions(parent):
@@ -220,7 +220,7 @@ def run_is_cancelled(act: Rehearsal) -> None:
     with act.scene("The training is cancelled in the UI"):
         parent = act.start(epochs=1000)
         fitting = act.fitting(parent)
-        act.line(fitting, "Epoch 2 of")
+        act.line(fitting, '"epoch":{"epoch":2,')
         act.client.set_flow_run_state(parent, Cancelling())
         states = [act.ended(run).state for run in (parent, fitting)]
         assert all(state is not None and state.is_cancelled() for state in states), states

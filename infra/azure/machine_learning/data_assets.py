@@ -7,8 +7,8 @@ from infra.azure.access.resources import PlatformResources, platform_resources
 from infra.azure.machine_learning.registry import ml_client, split_tags
 from infra.azure.machine_learning.tracking import STUDIO, workspace_id
 from infra.errors import NotProvisioned
-from infra.ports import DataEntry
 from infra.settings import Settings
+from model.values import DataVersion
 
 MANIFEST_TAG: Final = "manifest"
 
@@ -23,25 +23,25 @@ class AmlData:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def register(self, entry: DataEntry) -> str:
+    def register(self, data: DataVersion) -> str:
         platform = platform_resources(self._settings)
-        doing = f"listing the data {entry.name}@{entry.version} in the workspace {platform.workspace}"
+        doing = f"listing the data {data.name}@{data.version} in the workspace {platform.workspace}"
         with azure_errors(doing, NotProvisioned(f"The Azure ML workspace `{platform.workspace}` is not there.")):
-            _create_once(platform, entry)
-        return data_link(platform, entry.name, entry.version)
+            _create_once(platform, data)
+        return data_link(platform, data.name, data.version)
 
 
-def _create_once(platform: PlatformResources, entry: DataEntry) -> None:
+def _create_once(platform: PlatformResources, data: DataVersion) -> None:
     from azure.core.exceptions import ResourceExistsError
 
-    data = ml_client(platform).data
-    if if_present(lambda: data.get(entry.name, entry.version)):
+    assets = ml_client(platform).data
+    if if_present(lambda: assets.get(data.name, data.version)):
         return
     try:
-        data.create_or_update(_asset(entry))
+        assets.create_or_update(_asset(data))
     except ResourceExistsError:
         # Somebody was first; what does not answer now is another conflict.
-        data.get(entry.name, entry.version)
+        assets.get(data.name, data.version)
 
 
 def data_link(platform: PlatformResources, name: str, version: str) -> str:
@@ -49,23 +49,23 @@ def data_link(platform: PlatformResources, name: str, version: str) -> str:
     return f"{STUDIO}/data/{name}/{version}/details?wsid={workspace_id(platform)}"
 
 
-def _asset(entry: DataEntry) -> Any:
+def _asset(data: DataVersion) -> Any:
     from azure.ai.ml.constants import AssetTypes
     from azure.ai.ml.entities import Data
 
     return Data(
-        name=entry.name,
-        version=entry.version,
+        name=data.name,
+        version=data.version,
         type=AssetTypes.URI_FOLDER,
         # Azure ML knows the secure spelling of the protocol only.
-        path=entry.manifest_uri.rpartition("/")[0].replace("abfs://", "abfss://", 1) + "/",
-        description=f"{entry.images:,} labelled images, listed in a manifest.",
+        path=data.manifest_uri.rpartition("/")[0].replace("abfs://", "abfss://", 1) + "/",
+        description=f"{data.images:,} labelled images, listed in a manifest.",
         tags=split_tags(
             {
-                "images": str(entry.images),
-                "labels": ", ".join(entry.labels),
-                "source": entry.source_uri,
-                MANIFEST_TAG: entry.manifest_uri,
+                "images": str(data.images),
+                "labels": ", ".join(data.labels),
+                "source": data.source_uri,
+                MANIFEST_TAG: data.manifest_uri,
             }
         ),
     )

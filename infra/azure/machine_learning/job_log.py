@@ -5,9 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from pydantic import ValidationError
-
-from infra.ports import TrainingUpdate
+from infra.training import TrainingUpdate
 
 FILE: Final = re.compile(r"user_logs/std_log(?:_process_0*(?P<rank>\d+))?.*\.txt")
 LAST_LINES: Final = 20
@@ -25,19 +23,19 @@ class JobLog:
         """The last lines, progress left out."""
 
     def follow(self, files: Mapping[str, str], *, ended: bool = False) -> None:
-        """Tell what is new. A file that can't be read now is read the next time.
+        """Report what is new. A file that can't be read now is read the next time.
 
         Args:
             files: Name to URL.
             ended: Nothing is written any more: a last line needs no end.
         """
-        ours = {name: match for name in sorted(files) if (match := FILE.fullmatch(name))}
-        for name, match in ours.items():
+        logs = {name: match for name in sorted(files) if (match := FILE.fullmatch(name))}
+        for name, match in logs.items():
             rank = int(match["rank"] or 0)
             *lines, begun = (self._begun.get(name, b"") + self._new(name, files[name])).split(b"\n")
             self._begun[name] = b"" if ended else begun
             for line in [*lines, begun] if ended else lines:
-                self._tell(line.decode(errors="replace").rstrip(), rank, f"[rank {rank}] " if len(ours) > 1 else "")
+                self._report(line.decode(errors="replace").rstrip(), rank, f"[rank {rank}] " if len(logs) > 1 else "")
 
     def _new(self, name: str, url: str) -> bytes:
         import httpx
@@ -59,19 +57,12 @@ class JobLog:
         self._read[name] = start + len(new)
         return new
 
-    def _tell(self, line: str, rank: int, tag: str) -> None:
-        update = _update(line)
+    def _report(self, line: str, rank: int, tag: str) -> None:
+        update = TrainingUpdate.of_line(line)
         if update.done is not None:
             # All ranks advance together.
             if rank == 0:
                 self._see(update)
-        elif update.text:
-            self.last.append(tag + update.text)
+        elif sentence := update.sentence:
+            self.last.append(tag + sentence)
             self._see(update.model_copy(update={"text": tag + update.text}))
-
-
-def _update(line: str) -> TrainingUpdate:
-    try:
-        return TrainingUpdate.model_validate_json(line)
-    except ValidationError:
-        return TrainingUpdate(text=line)

@@ -12,10 +12,10 @@ from infra.azure.machine_learning.training_jobs import TrainingJobs
 from infra.azure.storage.blobs import data_url
 from infra.config.trainers import TrainerFile
 from infra.errors import AccessDenied, QuotaExceeded, ServiceUnavailable, TrainingJobFailed
-from infra.ports import TrainingJob, TrainingUpdate
 from infra.runs.cancellation import run_is_cancelled
 from infra.settings import Settings
 from infra.stores.training_folder import INTERRUPTED, Outcome, TrainingFolder
+from infra.training import TrainingJob, TrainingUpdate
 from model.faults import Fault
 
 See = Callable[[TrainingUpdate], None]

@@ -8,9 +8,9 @@ from infra.azure.machine_learning.registry import ml_client
 from infra.azure.machine_learning.tracking import studio_link
 from infra.config.trainers import AzureMlTarget
 from infra.errors import NotProvisioned, ServiceUnavailable
-from infra.ports import TrainingJob
 from infra.settings import Settings
 from infra.stores.mlflow_tracking import KEY
+from infra.training import TrainingJob
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -90,7 +90,7 @@ class TrainingJobs:
         return command(
             name=name,
             display_name=job.label,
-            experiment_name=str(job.data["name"]),
+            experiment_name=job.data.name,
             description="A training of AHClassifier.",
             # The tracker's run has the same tag: one search finds both.
             tags={KEY: job.key, "component": f"{component.name}:{component.version}"},
@@ -150,4 +150,4 @@ class TrainingJobs:
 
 
 def _asset(job: TrainingJob) -> str:
-    return f"azureml:{job.data['name']}:{job.data['version']}"
+    return f"azureml:{job.data.name}:{job.data.version}"

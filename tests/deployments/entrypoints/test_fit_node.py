@@ -15,6 +15,7 @@ from prefect.states import Pending, Scheduled
 from deployments.entrypoints.fit_node import INDEX, RUN
 from deployments.server.deploy import deploy_files
 from infra.settings import PROJECT, Settings
+from infra.training import TrainingUpdate
 from model.data.manifest import DataVersion
 from tasks.training.fit import describe_job, fitted
 from tests.conftest import free_ports
@@ -83,7 +84,8 @@ def test_two_nodes_fit_one_network_as_one_node_does_and_both_write_to_the_log_of
     assert state is not None
     assert state.is_completed()
     lines = log_of(run.id)
-    assert any(line.startswith("Epoch 2 of 2") for line in lines)
+    updates = [TrainingUpdate.of_line(line) for line in lines]
+    assert any(update.epoch.epoch == update.epoch.epochs == 2 and update.saved for update in updates if update.epoch)
     assert "[node 1] takes part." in lines
     assert "[node 1] is done." in lines
 
@@ -97,7 +99,7 @@ def test_a_node_that_loses_the_first_one_says_so_in_the_log_of_the_run(
     [port] = free_ports(1)
     first, other = (node(index, run.id, port) for index in (0, 1))
     assert first.stdout is not None
-    assert any("Epoch 0 of 2" in line for line in first.stdout)
+    assert any('"epoch":{"epoch":0,"epochs":2' in line for line in first.stdout)
     first.kill()
     first.communicate()
     said, _ = other.communicate(timeout=200)

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from deployments.entrypoints import training_job
-from infra.ports import TrainingJob, TrainingUpdate
 from infra.settings import get_settings
 from infra.stores.training_folder import Outcome, TrainingFolder
+from infra.training import TrainingUpdate
 from model.errors import GpuMemoryExhausted, SourceUnreadable
 from model.faults import Fault
 from tasks.training.fit import describe_job
@@ -36,7 +36,9 @@ def test_a_job_is_fitted_and_each_line_is_an_update(folder, tmp_path, capsys):
     assert training_job.main(folder.job_url) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     updates = [TrainingUpdate.model_validate_json(line) for line in lines]
-    assert any(item.text.startswith("Epoch 1 of 1: validation accuracy") for item in updates)
+    [first, last] = [item for item in updates if item.saved and item.done is None]
+    assert (first.epoch.epoch, last.epoch.epoch, last.epoch.epochs) == (0, 1, 1)
+    assert last.sentence.startswith("Epoch 1 of 1: validation accuracy ")
     assert [item.done for item in updates if item.done is not None][-1] == 1
     assert folder.outcome() == Outcome(attempt="training-x-1")
 
@@ -54,8 +56,8 @@ def test_an_error_is_left_beside_the_job_and_its_code_is_the_exit_code(folder, t
     assert "SourceUnreadable" in capsys.readouterr().err
 
 
-def test_a_bug_ends_with_1_and_says_what_it_was(folder, capsys):
-    folder.hand_over(TrainingJob(key="training-x", label="x", data={"name": "x"}, config={}))
+def test_a_bug_ends_with_1_and_says_what_it_was(folder, home, capsys):
+    (home / "training" / "training-x" / "job.json").write_text('{"key": "training-x", "data": {"name": "x"}}')
     assert training_job.main(folder.job_url) == 1
     assert folder.outcome().fault.name == "ValidationError"
     assert "Traceback" in capsys.readouterr().err

@@ -18,8 +18,9 @@ from model.data.decoding import decode
 from model.data.manifest import DataVersion
 from model.errors import CheckpointCorrupt, DataRejected, SourceUnreadable, TrainingDiverged
 from model.export.build import load_network
-from model.training.checkpoints import EpochReport, read_checkpoint
+from model.training.checkpoints import read_checkpoint
 from model.training.fit import FitResult, fit
+from model.values import EpochReport
 from tests.support.training_case import COLOURS, coloured, data_version, short_training, small_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,8 +15,10 @@ from infra.azure.access.resources import platform_resources
 from infra.azure.machine_learning.components import AmlPublication
 from infra.azure.machine_learning.registry import ml_client
 from infra.config.trainers import AzureMlTarget, TrainerFile
-from infra.ports import TrainingJob
 from infra.settings import PROJECT, Settings
+from infra.training import TrainingJob
+from model.config import TrainingConfig
+from model.values import DataVersion
 from tests.support.azure.bench import calls
 
 IMAGE = "sha256:" + "a" * 64
@@ -25,8 +27,16 @@ COMPUTE = "aks-gpu"
 JOB = TrainingJob(
     key=KEY,
     label="efficientnet_lite0 on colours@0123456789abcdef",
-    data={"name": "colours", "version": "0123456789abcdef"},
-    config={"epochs": 3},
+    data=DataVersion(
+        name="colours",
+        version="0123456789abcdef",
+        manifest_uri="abfs://data/colours/0123456789abcdef/manifest.parquet",
+        source_uri="abfs://data/colours",
+        images=36,
+        labels=("blue", "green", "red"),
+        counts={},
+    ),
+    config=TrainingConfig(epochs=3),
 )
 PASS_SECONDS = 0.2
 

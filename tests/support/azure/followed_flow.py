@@ -2,8 +2,8 @@
 
 from infra.azure.machine_learning import trainer
 from infra.azure.machine_learning.trainer import AmlTrainer
-from infra.ports import TrainingUpdate
 from infra.settings import get_settings
+from infra.training import TrainingUpdate
 from tasks.framework.pipeline import pipeline
 from tests.support.azure.aml_workspace import JOB, described
 
@@ -13,7 +13,7 @@ trainer.POLL_SECONDS = 0.1  # type: ignore[misc]
 @pipeline("following", "following")
 def following() -> None:
     def see(update: TrainingUpdate) -> None:
-        print(update.text, flush=True)
+        print(update.sentence, flush=True)
 
     AmlTrainer(described(), get_settings()).train(JOB, see)
 

@@ -8,17 +8,18 @@ from infra.azure.access.resources import platform_resources
 from infra.azure.machine_learning.data_assets import AmlData
 from infra.azure.machine_learning.registry import join_tags, ml_client
 from infra.errors import AccessDenied, NotProvisioned, ServiceUnavailable
-from infra.ports import DataEntry
+from model.values import DataVersion
 
 pytestmark = pytest.mark.azure
 ROOT = "abfs://data@stahcplatform.dfs.core.windows.net"
-ENTRY = DataEntry(
+ENTRY = DataVersion(
     name="food",
     version="0123456789abcdef",
     manifest_uri=f"{ROOT}/data/food/0123456789abcdef/manifest.parquet",
     source_uri=f"{ROOT}/samples/food",
     images=320,
     labels=tuple(f"label number {number}" for number in range(40)),
+    counts={},
 )
 VERSION = r"data/food/versions/0123456789abcdef"
 

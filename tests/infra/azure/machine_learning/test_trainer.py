@@ -21,6 +21,7 @@ from infra.settings import PROJECT
 from infra.stores.training_folder import INTERRUPTED, Outcome, TrainingFolder
 from model.errors import GpuMemoryExhausted, TrainingDiverged, TrainingInterrupted
 from model.faults import Fault
+from model.values import EpochReport
 from tests.conftest import settings_environment
 from tests.support.azure.aml_workspace import COMPUTE, JOB, KEY, Machines, described, prepare, submitted
 from tests.support.azure.bench import calls
@@ -29,6 +30,17 @@ from tests.support.training_case import small_data
 
 pytestmark = pytest.mark.azure
 DETAILS = r"history/.*/details"
+EPOCH = EpochReport(
+    epoch=1,
+    epochs=3,
+    train_loss=0.5,
+    validation_loss=0.4,
+    validation_accuracy=0.9,
+    validation_macro_recall=0.9,
+    learning_rate=1e-3,
+    images_per_second=120,
+    seconds=4,
+)
 
 
 class Seen:
@@ -43,11 +55,11 @@ class Seen:
         self.updates.put(update)
 
     def texts(self, level=None):
-        return [item.text for item in self.all if level is None or item.level == level]
+        return [item.sentence for item in self.all if level is None or item.level == level]
 
     def until(self, text):
         """Wait for an update with this part."""
-        while text not in self.updates.get(timeout=120).text:
+        while text not in self.updates.get(timeout=120).sentence:
             pass
 
 
@@ -77,7 +89,8 @@ def fails(bench, message, code="UserError", attempt=""):
 def test_a_job_is_submitted_with_the_published_code_and_followed_to_its_end(bench, azure, see, folder):
     log = [
         {"text": "Epoch 1 of 3", "done": 0.25},
-        {"text": "Epoch 1 of 3: validation accuracy 0.900"},
+        {"text": "A sentence of an older version"},
+        {"epoch": EPOCH.model_dump(), "saved": True},
         {"text": "The state is on this machine only", "level": "warning"},
     ]
     bench.lifecycle("aml-job", plan=[*["Queued"] * 4, "Running", "Completed"])
@@ -99,6 +112,9 @@ def test_a_job_is_submitted_with_the_published_code_and_followed_to_its_end(benc
     assert f"https://ml.azure.com/runs/{KEY}-1?wsid=" in see.texts()[0]
     assert [f"{KEY}-1 is {state}." in see.texts() for state in ("Queued", "Running", "Completed")] == [True] * 3
     assert see.texts().count("A library says hello") == 1
+    assert see.texts().count("A sentence of an older version") == 1
+    assert "Epoch 1 of 3: validation accuracy 0.900, loss 0.400, 120 images/s" in see.texts()
+    assert [item.epoch for item in see.all if item.saved] == [EPOCH]
     assert [item.done for item in see.all if item.done is not None] == [0.25]
     assert see.texts("warning") == ["The state is on this machine only"]
 
@@ -351,7 +367,7 @@ def test_the_stage_train_gets_its_network_from_a_job_whose_first_node_is_taken_a
     )
 
     def first_node_goes_after_an_epoch(name, log):
-        return name.endswith("-1") and "Epoch 1 of 2: " in log
+        return name.endswith("-1") and '"epoch":{"epoch":1,"epochs":2' in log
 
     with Machines(bench, settings, tmp_path / "machines", first_node_goes_after_an_epoch) as machines:
         result = run_in_pod(

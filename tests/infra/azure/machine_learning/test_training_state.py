@@ -30,15 +30,15 @@ def machine(cloud, tmp_path):
 
 def test_another_machine_goes_on_from_what_was_kept(machine):
     here, state = machine("a")
-    state.bring()
+    state.fetch()
     assert not list(here.iterdir())
     (here / "best.ckpt").write_bytes(b"best 1")
     (here / "last.ckpt").write_bytes(b"last 1")
-    state.keep()
+    state.save()
     (here / "last.ckpt").write_bytes(b"last 2")
-    state.keep()
+    state.save()
     there, state = machine("b")
-    state.bring()
+    state.fetch()
     assert {path.name: path.read_bytes() for path in there.iterdir()} == {
         "best.ckpt": b"best 1",
         "last.ckpt": b"last 2",
@@ -49,18 +49,18 @@ def test_what_did_not_change_is_not_sent_again(machine, bench):
     here, state = machine("a")
     (here / "best.ckpt").write_bytes(b"best")
     (here / "last.ckpt").write_bytes(b"last")
-    state.keep()
-    state.keep()
+    state.save()
+    state.save()
     assert [call["method"] for call in bench.calls(url="training/key")].count("PUT") == 2
 
 
 def test_a_machine_that_has_its_own_state_keeps_it(machine):
     here, state = machine("a")
     (here / "last.ckpt").write_bytes(b"old")
-    state.keep()
+    state.save()
     there, state = machine("b")
     (there / "last.ckpt").write_bytes(b"own")
-    state.bring()
+    state.fetch()
     assert (there / "last.ckpt").read_bytes() == b"own"
 
 
@@ -69,14 +69,14 @@ def test_a_store_that_refuses_is_told(machine, bench):
     (here / "last.ckpt").write_bytes(b"x")
     bench.fault("forbidden", host=HOST, method="PUT")
     with pytest.raises(AccessDenied, match=r"last\.ckpt"):
-        state.keep()
+        state.save()
 
 
 def test_on_one_machine_there_is_nothing_to_copy(tmp_path):
     (tmp_path / "last.ckpt").write_bytes(b"x")
     state = TrainingState(tmp_path, str(tmp_path))
-    state.keep()
-    state.bring()
+    state.save()
+    state.fetch()
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
