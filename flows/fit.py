@@ -10,7 +10,7 @@ def fit(job: TrainingJob) -> None:
     """Fit the network of this job; it is started by the training that needs it.
 
     Args:
-        job: The data version, the configuration and the key under which the result is kept.
+        job: The data version, the configuration and the key under which the result is stored.
     """
     if not fit_here(job).finished:
         return cancelled("What it had learnt is kept.")

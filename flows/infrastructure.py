@@ -55,6 +55,6 @@ def infrastructure(
     compared = [detect_drift(name) for name in parts(environment)]
     drifted = [item for item in compared if item.drifted]
     if drifted:
-        told = "; ".join(f"{item.plan.name}: {item.plan.summary}" for item in drifted)
-        return completed_as("Drifted", f"Reality left the templates. {told}.", compared)
+        differences = "; ".join(f"{item.plan.name}: {item.plan.summary}" for item in drifted)
+        return completed_as("Drifted", f"Reality left the templates. {differences}.", compared)
     return compared

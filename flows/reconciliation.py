@@ -26,8 +26,8 @@ def reconciliation(repair: bool = False) -> Reconciled:
     repaired = repair_environments() if repair else NOTHING
     taken = take_notices()
     note_expired_releases()
-    found = find_due()
-    releases = start_releases(found)
+    due = find_due()
+    releases = start_releases(due)
     tell_azure_devops(taken)
     end_notices(taken)
-    return show_reconciliation(found, releases, repaired)
+    return show_reconciliation(due, releases, repaired)

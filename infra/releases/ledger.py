@@ -205,10 +205,10 @@ class FileLedger:
         return self._history(environment, events, [text for _, text in sorted(faults)])
 
     def events(self, environment: str) -> list[ReleaseEvent]:
-        found = self.history(environment)
-        if found.faults:
-            raise LedgerBroken(found.problem)
-        return list(found.events)
+        history = self.history(environment)
+        if history.faults:
+            raise LedgerBroken(history.problem)
+        return list(history.events)
 
     def _history(self, environment: str, events: Sequence[ReleaseEvent], faults: Sequence[str]) -> History:
         place = self._files.place(environment)
@@ -232,32 +232,32 @@ def _unchained(number: int) -> str:
 
 def _sealed(event: ReleaseEvent) -> bytes:
     """The event's file; what JSON can't say, such as NaN, is null."""
-    said = json.loads(event.model_dump_json())
-    return _file(said | {"digest": _digest(said)})
+    content = json.loads(event.model_dump_json())
+    return _file(content | {"digest": _digest(content)})
 
 
-def _file(said: Mapping[str, Any]) -> bytes:
-    return (json.dumps(said, indent=1, ensure_ascii=False) + "\n").encode()
+def _file(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _digest(said: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in said.items() if key != "digest"}
+def _digest(content: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in content.items() if key != "digest"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _checked(environment: str, number: int, content: bytes | None) -> tuple[ReleaseEvent | None, str]:
+def _checked(environment: str, number: int, file: bytes | None) -> tuple[ReleaseEvent | None, str]:
     """The event of a file, or what is wrong with the file."""
     name = _name(number)
-    if content is None:
+    if file is None:
         return None, f"{name} is missing"
     try:
-        said = json.loads(content)
-        event = ReleaseEvent.model_validate(said)
+        content = json.loads(file)
+        event = ReleaseEvent.model_validate(content)
     except ValueError:
         return None, f"{name} is not an event"
     # The bytes too: a key that comes twice would be read as its second.
-    if _digest(said) != event.digest or _file(said) != content:
+    if _digest(content) != event.digest or _file(content) != file:
         return None, f"{name} was edited"
     if (event.environment, event.sequence) != (environment, number):
         return None, f"{name} is event {event.sequence} of {event.environment} under another name"

@@ -5,10 +5,7 @@
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    pass
+from typing import Final
 
 INCOMING: Final = "incoming"
 """Folder of a records store with what scoring processes left there."""
@@ -22,8 +19,8 @@ def newest_images(store: str, environment: str, limit: int) -> list[str]:
     import fsspec  # the scoring image has none
 
     files, root = fsspec.core.url_to_fs(folder)
-    found = {path.rpartition("/")[2]: info for path, info in files.find(root, detail=True).items()}
-    images = sorted((_stored(info), name) for name, info in found.items() if NAME.fullmatch(name))
+    files_by_name = {path.rpartition("/")[2]: info for path, info in files.find(root, detail=True).items()}
+    images = sorted((_stored(info), name) for name, info in files_by_name.items() if NAME.fullmatch(name))
     return [f"{folder}/{name}" for _, name in images[::-1][:limit]]
 
 

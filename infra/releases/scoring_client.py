@@ -109,11 +109,13 @@ def _translate(answer: httpx.Response, url: str) -> PlatformError:
         problem: dict[str, Any] = answer.json()
     except ValueError:
         problem = {}
-    said = f"{url} answered {status}: {problem.get('title', answer.reason_phrase)}. {problem.get('detail', '')}".strip()
+    message = (
+        f"{url} answered {status}: {problem.get('title', answer.reason_phrase)}. {problem.get('detail', '')}".strip()
+    )
     next_step = problem.get("next_step")
     if status in {401, 403}:
-        return AccessDenied(said, next_step=next_step)
+        return AccessDenied(message, next_step=next_step)
     if status == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-        return EndpointUnreachable(said, next_step=next_step)
+        return EndpointUnreachable(message, next_step=next_step)
     kind = str(problem.get("type", "")).rpartition("#")[2]
-    return RequestRejected(said, status=status, kind=kind, next_step=next_step)
+    return RequestRejected(message, status=status, kind=kind, next_step=next_step)

@@ -9,17 +9,17 @@ from uuid import uuid4
 from infra.errors import ModelNotFound
 
 
-def files_of(folder: Path, wanted: Sequence[str] = ()) -> list[Path]:
-    """All files below a folder, or the wanted ones, sorted.
+def files_of(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """All files below a folder, or those of these names, sorted.
 
     Raises:
-        ModelNotFound: The folder or a wanted file is not there.
+        ModelNotFound: The folder or one of the files is not there.
     """
     if not folder.is_dir():
         raise ModelNotFound(f"The folder {folder} is not there.")
-    if not wanted:
+    if not names:
         return sorted(path for path in folder.rglob("*") if path.is_file())
-    chosen = sorted(folder / name for name in wanted)
+    chosen = sorted(folder / name for name in names)
     if missing := [str(path) for path in chosen if not path.is_file()]:
         raise ModelNotFound(f"Not there: {', '.join(missing)}.")
     return chosen

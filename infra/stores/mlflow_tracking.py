@@ -13,7 +13,6 @@ from model.files import exclusive
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-
 SQLITE: Final = "sqlite:///"
 
 # MLflow's import would configure logging anew: that flushes Prefect's handler while it holds the lock of all loggers,
@@ -88,9 +87,9 @@ class MlflowTracker:
         return self._link(self._client.get_run(run_id).info.experiment_id, run_id)
 
     def _experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         location = (self._artifacts / name).as_uri() if self._artifacts else None
         return str(self._client.create_experiment(name, artifact_location=location))
 

@@ -62,10 +62,10 @@ def decide(model: RegisteredModel, environment: Environment, by: str = "") -> No
     assert recorded.origin is not None
     hours = environment.gates.approval_hours
     if datetime.now(UTC) - recorded.origin.at > timedelta(hours=hours):
-        said = (
+        reason = (
             f"{decision.by} approved at {recorded.origin.at:%Y-%m-%d %H:%M} UTC, and an approval holds {hours:g} hours"
         )
-        raise _expired(model, environment, said)
+        raise _expired(model, environment, reason)
 
 
 def _decision_that_counts(model: RegisteredModel, environment: Environment, starter: str) -> ReleaseDecision:
@@ -77,19 +77,19 @@ def _decision_that_counts(model: RegisteredModel, environment: Environment, star
             decision = _ask(model, environment, attempt)
         except ValidationError:
             # This question was asked before and has no answer: somebody set its expired run going again.
-            said = f"nobody decided within {environment.gates.approval_hours:g} hours"
-            raise _expired(model, environment, said) from None
+            reason = f"nobody decided within {environment.gates.approval_hours:g} hours"
+            raise _expired(model, environment, reason) from None
         refusal = may_not_decide(decision.by, environment.gates, starter, approved=decision.approved)
         if refusal is None:
             return decision
         get_run_logger().warning("This decision doesn't count: %s The release waits again.", refusal)
 
 
-def _expired(model: RegisteredModel, environment: Environment, said: str) -> ReleaseRejected:
-    note(environment.name, "expired", model, by=PLATFORM, reason=said)
+def _expired(model: RegisteredModel, environment: Environment, reason: str) -> ReleaseRejected:
+    note(environment.name, "expired", model, by=PLATFORM, reason=reason)
     command = release_command(environment.name, model.name, model.version)
     return ReleaseRejected(
-        f"The release of {model.label} to {environment.name} expired: {said}.",
+        f"The release of {model.label} to {environment.name} expired: {reason}.",
         next_step=f"Start a new one, with evidence of today: `{command}`.",
     )
 

@@ -17,7 +17,7 @@ from tasks.framework.artifacts import Progress, create_markdown_artifact
 from tasks.framework.gate_results import gate_results, show_gate
 from tasks.framework.stage import Result, stage
 from tasks.release.ledger_note import note
-from tasks.release.traffic import LOOK_SECONDS, Addresses, beyond, comparison, figures, in_short
+from tasks.release.traffic import LOOK_SECONDS, Addresses, comparison, exceeded_limits, figures, one_line
 
 BY: Final = "canary"
 
@@ -94,10 +94,10 @@ class _Trial:
         while (passed := monotonic() - begun) < seconds:
             sleep(min(LOOK_SECONDS, seconds - passed))
             self._look()
-            if problems := self._beyond():
+            if problems := self._exceeded():
                 self._target.split(self._handle, 0)
                 return problems
-            progress.update(min(monotonic() - begun, seconds), seconds, in_short(self.candidate.seen))
+            progress.update(min(monotonic() - begun, seconds), seconds, one_line(self.candidate.seen))
         return self._too_few()
 
     def publish(self, problems: list[str]) -> None:
@@ -126,9 +126,9 @@ class _Trial:
         for role, follower in (("candidate", self.candidate), ("live", self.live)):
             follower.look(versions.get(role))
 
-    def _beyond(self) -> list[str]:
+    def _exceeded(self) -> list[str]:
         latency = self._environment.gates.latency_p95_ms
-        return beyond(self._limits, self.candidate, latency_limit_ms=latency, other=self.live.seen)
+        return exceeded_limits(self._limits, self.candidate, latency_limit_ms=latency, other=self.live.seen)
 
     def _too_few(self) -> list[str]:
         requests, least = self.candidate.seen.requests, self._limits.min_requests

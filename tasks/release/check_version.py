@@ -16,7 +16,7 @@ from infra.settings import get_settings
 from model.bundle.read import open_bundle
 from tasks.framework.run_starter import UNKNOWN, started_by
 from tasks.framework.stage import Result, stage
-from tasks.release.gate_rules import Hold, Known, holds, lineage_gaps, live_since, release_command
+from tasks.release.gate_rules import Hold, KnownEvents, holds, lineage_gaps, live_since, release_command
 from tasks.release.ledger_note import note
 
 
@@ -58,16 +58,16 @@ def check_version(
     _require_first(environment.gates.requires, environment, model)
     if live is not None and live.digest == model.digest:
         return Releasable(model=model, bundle=bundle, already_live=True, instead_of=live)
-    known = Known(
+    facts = KnownEvents(
         now=datetime.now(UTC),
         live=live,
         events=_events(environment.name),
         required_since=_required_since(environment, model),
     )
-    held = holds(model, environment, known)
-    if held and not force:
-        raise _held(model, environment, held)
-    for hold in held:
+    obstacles = holds(model, environment, facts)
+    if obstacles and not force:
+        raise _release_held(model, environment, obstacles)
+    for hold in obstacles:
         get_run_logger().warning("%s passes by force (%s): %s.", model.label, reason.strip(), hold)
     note(
         environment.name,
@@ -75,7 +75,7 @@ def check_version(
         model,
         by=by,
         reason=reason.strip(),
-        details={"forced": [hold.gate for hold in held]} if held else None,
+        details={"forced": [hold.gate for hold in obstacles]} if obstacles else None,
     )
     return Releasable(model=model, bundle=bundle, already_live=False, instead_of=live)
 
@@ -146,13 +146,13 @@ def _events(environment: str) -> tuple[ReleaseEvent, ...]:
     return history.events
 
 
-def _held(model: RegisteredModel, environment: Environment, held: Sequence[Hold]) -> ReleaseHeld:
+def _release_held(model: RegisteredModel, environment: Environment, obstacles: Sequence[Hold]) -> ReleaseHeld:
     command = release_command(environment.name, model.name, model.version)
-    moments = [hold.until for hold in held]
+    moments = [hold.until for hold in obstacles]
     opens = max((moment for moment in moments if moment), default=None) if all(moments) else None
     wait = f"Wait until {opens:%Y-%m-%d %H:%M %Z}, then `ahc rerun {root_run()}`; or pass it" if opens else "Pass it"
     return ReleaseHeld(
-        f"{model.label} doesn't go live in {environment.name} now: {'; '.join(map(str, held))}.",
+        f"{model.label} doesn't go live in {environment.name} now: {'; '.join(map(str, obstacles))}.",
         next_step=f'{wait}, where that is meant, with `{command} -p force=true -p reason="..."`.',
     )
 

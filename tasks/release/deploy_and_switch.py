@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Final
 
 from prefect import get_run_logger
@@ -14,6 +13,7 @@ from infra.errors import CandidateFailed, EndpointUnreachable, ReleaseHeld, Smok
 from infra.ports import Candidate, LiveModel, RegisteredModel
 from infra.releases.ledger import last_word
 from infra.settings import get_settings
+from infra.waiting import polls
 from tasks.framework.artifacts import create_link_artifact
 from tasks.framework.events import model_released
 from tasks.framework.run_starter import started_by
@@ -21,8 +21,8 @@ from tasks.framework.stage import Result, stage
 from tasks.release.check_version import Releasable
 from tasks.release.ledger_note import note
 
-# DNS answers are cached: the name may lead to the previous version for so long.
 NAME_SECONDS: Final = 30.0
+"""DNS answers are cached: the name may lead to the previous version for so long."""
 
 
 class Deployed(Result):
@@ -78,7 +78,7 @@ def switch_traffic(candidate: Candidate, checked: Releasable, environment: Envir
         target.discard(candidate)
         raise
     target.switch(candidate)
-    live = verified(environment, checked.model.digest)
+    live = confirm_live(environment, checked.model.digest)
     _record(live, checked.model, environment, by)
     create_link_artifact(
         key=f"endpoint-{environment.name}",
@@ -96,17 +96,17 @@ def verify_live(environment: Environment, model: RegisteredModel, by: str) -> Li
     Where a release was killed between its switch and the record of it, the record is made up for.
     """
     since = model.tags.get(f"released.{environment.name}", "an unknown time")
-    live = verified(environment, model.digest)
-    said = last_word(ledger(get_settings()), environment.name)
-    if said is None or said.model.digest != model.digest:
+    live = confirm_live(environment, model.digest)
+    newest = last_word(ledger(get_settings()), environment.name)
+    if newest is None or newest.model.digest != model.digest:
         _record(live, model, environment, by)
     return live.model_copy(update={"since": since})
 
 
 def _require_unchanged(live: LiveModel | None, checked: Releasable, environment: Environment) -> None:
     """Refuse to replace another version than the one that this release was checked against."""
-    ours, expected = (model.digest if model else None for model in (live, checked.instead_of))
-    if ours not in (expected, checked.model.digest):
+    current, expected = (model.digest if model else None for model in (live, checked.instead_of))
+    if current not in (expected, checked.model.digest):
         now = live.label if live else "nothing"
         raise ReleaseHeld(
             f"{environment.name} was changed while {checked.model.label} was on its way: it runs {now} now.",
@@ -128,7 +128,7 @@ def name_champion(model: RegisteredModel, environment: Environment) -> None:
     models.tag(model, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
 
 
-def verified(environment: Environment, digest: str) -> Live:
+def confirm_live(environment: Environment, digest: str) -> Live:
     """What the endpoint reports, if it is `digest`.
 
     Raises:
@@ -136,11 +136,10 @@ def verified(environment: Environment, digest: str) -> Live:
         EndpointUnreachable: It doesn't answer now.
     """
     target = endpoint(environment.name, get_settings())
-    status = target.status()
-    deadline = monotonic() + NAME_SECONDS
-    while status.live is not None and status.live.digest != digest and monotonic() < deadline:
-        sleep(1)
+    for _ in polls(NAME_SECONDS, pause=1):
         status = target.status()
+        if status.live is None or status.live.digest == digest:
+            break
     next_step = f"Run `ahc status`, then `ahc rollback {environment.name}`."
     if status.live is None:
         raise EndpointUnreachable(

@@ -35,7 +35,7 @@ Rows = list[tuple[object, ...]]
 class Opponent(Frozen):
     """The live version that a candidate would replace."""
 
-    told: str
+    summary: str
     model: RegisteredModel | None = None
 
 
@@ -47,7 +47,7 @@ def evidence_page(
     assessment: "Assessment | None",
     problem: str,
 ) -> str:
-    """Everything that is known of a candidate; what isn't known is said.
+    """The page on a candidate; where a fact is missing, the page says why.
 
     Args:
         model: The candidate.
@@ -59,16 +59,16 @@ def evidence_page(
     """
     sections = (
         ("Beside what is live", _measured(model, opponent, assessment, problem)),
-        ("What it costs", _told(lambda: _cost(environment))),
-        ("What it was made from", _told(lambda: _lineage(model))),
-        ("What happened to it before", _told(lambda: _before(model, environment))),
+        ("What it costs", _or_reason(lambda: _cost(environment))),
+        ("What it was made from", _or_reason(lambda: _lineage(model))),
+        ("What happened to it before", _or_reason(lambda: _before(model, environment))),
     )
     return f"# {model.label} to {environment.name}?\n\n{_how_to_decide(environment, started_by)}\n\n" + "\n\n".join(
         f"## {title}\n\n{text}" for title, text in sections
     )
 
 
-def _told(section: Callable[[], str]) -> str:
+def _or_reason(section: Callable[[], str]) -> str:
     try:
         return section()
     except Exception as error:  # noqa: BLE001 - what can't be found out is said, and keeps nobody from deciding
@@ -89,16 +89,16 @@ def _how_to_decide(environment: Environment, started_by: str) -> str:
 
 def _measured(model: RegisteredModel, opponent: Opponent, assessment: "Assessment | None", problem: str) -> str:
     if assessment is None:
-        known: Rows = [(name.removeprefix("metric."), value) for name, value in _metrics(model)]
-        when = "Measured when it was registered:\n\n" + table(("", model.label), known) if known else ""
-        return f"{opponent.told}\n\n**It couldn't be measured again.** {problem}\n\n{when}".rstrip()
+        metrics: Rows = [(name.removeprefix("metric."), value) for name, value in _metrics(model)]
+        when = "Measured when it was registered:\n\n" + table(("", model.label), metrics) if metrics else ""
+        return f"{opponent.summary}\n\n**It couldn't be measured again.** {problem}\n\n{when}".rstrip()
     columns = {model.label: assessment.challenger}
     if assessment.champion is not None and opponent.model is not None:
         columns[f"{opponent.model.label}, live"] = assessment.champion
     numbers = table(("", *columns), _numbers(list(columns.values())))
     compared = f"\n\n{_paired(assessment.comparison)}" if assessment.comparison else ""
     return (
-        f"{opponent.told} Measured on the {assessment.challenger.images} test images of data version "
+        f"{opponent.summary} Measured on the {assessment.challenger.images} test images of data version "
         f"`{model.tags.get('data_version', '?')}`.\n\n{numbers}{compared}"
     )
 
@@ -136,13 +136,13 @@ def _paired(comparison: "Comparison") -> str:
         for word, names in (("New labels:", comparison.added), ("Labels that are gone:", comparison.removed))
         if names
     ]
-    told = (
+    summary = (
         f"They answer {comparison.differ} of {overall.images} images differently. Only the candidate is right on "
         f"{overall.wins}, only the live version on {overall.losses}: accuracy {difference.value:+.1%} (90 % "
         f"interval {difference.low:+.1%} to {difference.high:+.1%})."
     )
-    shown = [table(("label", "images", "only candidate right", "only live right"), labels)] if labels else []
-    return "\n\n".join((told, *changes, *shown))
+    tables = [table(("label", "images", "only candidate right", "only live right"), labels)] if labels else []
+    return "\n\n".join((summary, *changes, *tables))
 
 
 def _cost(environment: Environment) -> str:
@@ -173,7 +173,7 @@ def _lineage(model: RegisteredModel) -> str:
         ("configuration", f"`{made.config_hash}`"),
         ("seed", made.seed),
         ("trained by", tags.get("trained_by", "not recorded")),
-        ("MLflow run", _told(lambda: f"[{run}]({tracker(settings).link(run)})") if run else "not recorded"),
+        ("MLflow run", _or_reason(lambda: f"[{run}]({tracker(settings).link(run)})") if run else "not recorded"),
         ("build or run", f"`{tags.get('correlation_id') or 'not recorded'}`"),
         ("registered", f"{model.created:%Y-%m-%d %H:%M} UTC"),
         ("digest", f"`{model.digest}`"),
@@ -187,12 +187,12 @@ def _before(model: RegisteredModel, environment: Environment) -> str:
     """What the ledger tells of these bytes, in the order of the environments."""
     settings = get_settings()
     names = environment_names(settings.environments)
-    told = (
+    events = (
         event for name in names[: names.index(environment.name) + 1] for event in ledger(settings).history(name).events
     )
     rows: Rows = [
         (each.environment, f"{each.at:%Y-%m-%d %H:%M} UTC", each.kind, each.by, each.reason, _details(each.details))
-        for each in told
+        for each in events
         if each.model.digest == model.digest
     ]
     return table(("environment", "when", "what", "by", "why", "figures"), rows)
@@ -252,13 +252,13 @@ def _find_opponent(model: RegisteredModel, environment: Environment) -> Opponent
     settings = get_settings()
     live = endpoint(environment.name, settings).status().live
     if live is None:
-        return Opponent(told=f"Nothing is live in {environment.name}: this is its first release.")
+        return Opponent(summary=f"Nothing is live in {environment.name}: this is its first release.")
     if live.name != model.name:
-        return Opponent(told=f"{live.label} is live, a model of another name: it can't be compared.")
+        return Opponent(summary=f"{live.label} is live, a model of another name: it can't be compared.")
     try:
-        return Opponent(model=registry(settings).get(live.name, live.version), told=f"{live.label} is live.")
+        return Opponent(model=registry(settings).get(live.name, live.version), summary=f"{live.label} is live.")
     except PlatformError as error:
-        return Opponent(told=f"{live.label} is live, and can't be compared: {error}")
+        return Opponent(summary=f"{live.label} is live, and can't be compared: {error}")
 
 
 def _made_elsewhere(compared: Compared) -> bool:

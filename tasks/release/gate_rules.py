@@ -1,6 +1,6 @@
 """The rules that say whether a version may go live in an environment now, and who may decide on it.
 
-Pure: what is known comes in, what is in the way comes out.
+Pure: facts come in, obstacles come out.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ class Hold(Frozen):
         return f"{self.why}, until {self.until:%Y-%m-%d %H:%M %Z}" if self.until else self.why
 
 
-class Known(Frozen):
-    """What there is to know before a version may go live."""
+class KnownEvents(Frozen):
+    """The facts by which a version may go live or not."""
 
     now: datetime
     live: LiveModel | None = Field(description="What the environment's endpoint reports.")
@@ -48,16 +48,16 @@ class Known(Frozen):
     )
 
 
-def holds(model: RegisteredModel, environment: Environment, known: Known) -> list[Hold]:
+def holds(model: RegisteredModel, environment: Environment, facts: KnownEvents) -> list[Hold]:
     """Everything that is in the way of this version and that a reason may pass."""
-    found = (
-        _frozen(environment.gates.freeze, known.now),
-        _soaking(environment.gates, known),
-        _older(model, environment.name, known.live),
-        _rolled_back(model, environment.name, known.events),
-        _rejected(model, environment.name, known.events),
+    obstacles = (
+        _frozen(environment.gates.freeze, facts.now),
+        _soaking(environment.gates, facts),
+        _older(model, environment.name, facts.live),
+        _rolled_back(model, environment.name, facts.events),
+        _rejected(model, environment.name, facts.events),
     )
-    return [hold for hold in found if hold is not None]
+    return [hold for hold in obstacles if hold is not None]
 
 
 def live_since(events: Sequence[ReleaseEvent], digest: str) -> datetime | None:
@@ -74,18 +74,18 @@ def lineage_gaps(model: RegisteredModel, lineage: "Lineage") -> list[str]:
     """Where the registry and the bundle don't say the same about what a version was made from, or nothing."""
     gaps = []
     for name in LINEAGE_TAGS:
-        told, made = model.tags.get(name, ""), str(getattr(lineage, name))
-        if not told:
+        tag, made = model.tags.get(name, ""), str(getattr(lineage, name))
+        if not tag:
             gaps.append(f"the registry doesn't say its `{name}`")
-        elif told != made:
-            gaps.append(f"`{name}` is {told} in the registry and {made} in the bundle")
+        elif tag != made:
+            gaps.append(f"`{name}` is {tag} in the registry and {made} in the bundle")
     if not model.tags.get("mlflow_run"):
         gaps.append("the registry doesn't say its `mlflow_run`")
     return gaps
 
 
 def release_command(environment: str, name: str, version: int | str) -> str:
-    """What starts a release of this version anew; words such as NAME stand for what is not known."""
+    """What starts a release of this version anew; words such as NAME stand for what the caller must fill in."""
     return f"ahc trigger release/{environment} -p name={name} -p version={version}"
 
 
@@ -134,16 +134,16 @@ def _end(window: FreezeWindow, moment: datetime) -> datetime:
     return datetime.combine(moment.astimezone(zone).date() + timedelta(days=1), time(), zone)
 
 
-def _soaking(gates: Gates, known: Known) -> Hold | None:
+def _soaking(gates: Gates, facts: KnownEvents) -> Hold | None:
     if not gates.requires or not gates.soak_minutes:
         return None
     must = f"it must have been live in {gates.requires} for {gates.soak_minutes:g} minutes"
-    if known.required_since is None:
+    if facts.required_since is None:
         return Hold(gate="soak", why=f"{must}, and the ledger doesn't say since when it is")
-    until = known.required_since + timedelta(minutes=gates.soak_minutes)
-    if until <= known.now:
+    until = facts.required_since + timedelta(minutes=gates.soak_minutes)
+    if until <= facts.now:
         return None
-    since = f"{known.required_since:%Y-%m-%d %H:%M %Z}"
+    since = f"{facts.required_since:%Y-%m-%d %H:%M %Z}"
     return Hold(gate="soak", why=f"{must}, and is since {since}", until=until)
 
 
@@ -154,20 +154,20 @@ def _older(model: RegisteredModel, environment: str, live: LiveModel | None) -> 
 
 
 def _rolled_back(model: RegisteredModel, environment: str, events: Sequence[ReleaseEvent]) -> Hold | None:
-    told = model.tags.get(f"rolled_back.{environment}")
+    reason = model.tags.get(f"rolled_back.{environment}")
     takeovers = [event for event in events if event.kind in SERVING]
     for before, after in pairwise(takeovers):
         away = before.model.digest == model.digest != after.model.digest
-        if told is None and after.kind == "rolled-back" and away:
-            told = after.reason
-    if told is None:
+        if reason is None and after.kind == "rolled-back" and away:
+            reason = after.reason
+    if reason is None:
         return None
-    return Hold(gate="rolled-back", why=f"it was rolled back in {environment} ({told or 'no reason given'})")
+    return Hold(gate="rolled-back", why=f"it was rolled back in {environment} ({reason or 'no reason given'})")
 
 
 def _rejected(model: RegisteredModel, environment: str, events: Sequence[ReleaseEvent]) -> Hold | None:
-    told = model.tags.get(f"decision.{environment}", "")
+    decision = model.tags.get(f"decision.{environment}", "")
     for event in events:
         if event.model.digest == model.digest and event.kind in ("approved", "rejected"):
-            told = f"{event.kind} by {event.by}: {event.reason}"
-    return Hold(gate="rejected", why=f"it was {told}") if told.startswith("rejected") else None
+            decision = f"{event.kind} by {event.by}: {event.reason}"
+    return Hold(gate="rejected", why=f"it was {decision}") if decision.startswith("rejected") else None

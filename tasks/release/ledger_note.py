@@ -21,7 +21,7 @@ def note(
     reason: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> ReleaseEvent:
-    """Write an event of the current run; answers the earlier one where this run has told the same already.
+    """Write an event of the current run; answers the earlier one where this run wrote the same before.
 
     It has where it noted this kind for this digest and nothing else took over in the environment since: a stage that
     is repeated after its process was killed writes nothing twice, a second switch after a rollback is told.
@@ -39,7 +39,7 @@ def note(
     """
     events, run = ledger(get_settings()), root_run()
     about = model.as_live if isinstance(model, RegisteredModel) else model
-    earlier = _told(events, environment, kind, about, run)
+    earlier = _earlier(events, environment, kind, about, run)
     if earlier is not None:
         return earlier
     event = events.append(environment, kind, about, by=by, run=run, reason=reason, details=details)
@@ -49,11 +49,13 @@ def note(
     return event
 
 
-def _told(events: ReleaseLedger, environment: str, kind: EventKind, model: LiveModel, run: str) -> ReleaseEvent | None:
+def _earlier(
+    events: ReleaseLedger, environment: str, kind: EventKind, model: LiveModel, run: str
+) -> ReleaseEvent | None:
     for event in events.newest(environment):
-        ours = event.run == run and event.model.digest == model.digest
-        if ours and event.kind == kind:
+        same = event.run == run and event.model.digest == model.digest
+        if same and event.kind == kind:
             return event
-        if event.kind in SERVING and not ours:
+        if event.kind in SERVING and not same:
             return None
     return None

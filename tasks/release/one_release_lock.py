@@ -18,8 +18,8 @@ from infra.config.environments import Environment
 from infra.settings import get_settings
 from tasks.release.release_runs import releasing_now
 
-TOLD_AFTER: Final = 2.0
-"""Seconds of waiting that nobody has to hear of."""
+ANNOUNCE_WAIT_AFTER: Final = 2.0
+"""Seconds before waiting for the lock is logged."""
 
 
 @contextmanager
@@ -29,17 +29,19 @@ def one_release_at_a_time(environment: Environment) -> Iterator[None]:
     Not while a person decides or a version is watched: a rollback must not wait for that. A block within a block of
     the same environment waits for ever.
     """
-    told = threading.Timer(TOLD_AFTER, _tell, (get_run_logger(), environment.name, str(runtime.flow_run.id)))
-    told.daemon = True
-    told.start()
-    with ExitStack() as turn:
+    announcement = threading.Timer(
+        ANNOUNCE_WAIT_AFTER, _announce_wait, (get_run_logger(), environment.name, str(runtime.flow_run.id))
+    )
+    announcement.daemon = True
+    announcement.start()
+    with ExitStack() as lock:
         try:
-            turn.enter_context(exclusive(f"endpoints/{environment.name}/release", get_settings()))
+            lock.enter_context(exclusive(f"endpoints/{environment.name}/release", get_settings()))
         finally:
-            told.cancel()
+            announcement.cancel()
         yield
 
 
-def _tell(log: "Logger | LoggerAdapter[Any]", environment: str, run_id: str) -> None:
+def _announce_wait(log: "Logger | LoggerAdapter[Any]", environment: str, run_id: str) -> None:
     others = [f"{run.name} ({str(run.id)[:8]})" for run in releasing_now(environment) if str(run.id) != run_id]
     log.info("Waits for its turn in %s; now it is that of %s.", environment, ", ".join(others) or "another process")

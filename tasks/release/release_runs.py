@@ -1,4 +1,4 @@
-"""Runs that release, as the Prefect server knows them: which are under way, and one more started."""
+"""Runs of releases on the Prefect server: finds those under way, and starts one."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -43,7 +43,7 @@ class LifecycleRun(Frozen):
 
 
 class UnderWay(Frozen):
-    """What releases now, or may begin to."""
+    """The runs that release now, or may begin to."""
 
     releases: tuple[ReleaseRun, ...] = ()
     lifecycles: tuple[LifecycleRun, ...] = ()
@@ -57,7 +57,7 @@ def under_way() -> UnderWay:
         lifecycles = _runs(client, ["lifecycle"], UNDER_WAY, due=now)
         lifecycles += _runs(client, ["lifecycle"], ["CRASHED"], ended_since=now - MAY_GO_ON)
     return UnderWay(
-        releases=tuple(found for run in releases if (found := _release(run))),
+        releases=tuple(release for run in releases if (release := _release(run))),
         lifecycles=tuple(lifecycle for run in lifecycles if (lifecycle := _lifecycle(run))),
     )
 
@@ -124,13 +124,13 @@ def _runs(
     from prefect.client.schemas.objects import StateType
 
     kinds = FlowRunFilterStateType(any_=[StateType(word) for word in states])
-    wanted = FlowRunFilter(
+    filters = FlowRunFilter(
         state=FlowRunFilterState(type=kinds),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=due) if due else None,
         end_time=FlowRunFilterEndTime(after_=ended_since) if ended_since else None,
     )
     named = FlowFilter(name=FlowFilterName(any_=list(flows)))
-    return read_all(client.read_flow_runs, flow_filter=named, flow_run_filter=wanted)
+    return read_all(client.read_flow_runs, flow_filter=named, flow_run_filter=filters)
 
 
 def _release(run: "FlowRun") -> ReleaseRun | None:

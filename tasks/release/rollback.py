@@ -12,7 +12,7 @@ from infra.settings import get_settings
 from tasks.framework.run_starter import started_by
 from tasks.framework.stage import Result, stage
 from tasks.release.check_version import Releasable
-from tasks.release.deploy_and_switch import Live, name_champion, verified
+from tasks.release.deploy_and_switch import Live, confirm_live, name_champion
 from tasks.release.ledger_note import note
 from tasks.release.smoke_test import wrong_golden_answers
 
@@ -46,7 +46,7 @@ def roll_back(environment: Environment, before: LiveModel | None, reason: str, b
         SmokeTestFailed: The previous version answers wrong; nothing was switched.
     """
     target = endpoint(environment.name, get_settings())
-    live = verified(environment, _brought_back(target, before, environment).digest)
+    live = confirm_live(environment, _bring_back(target, before, environment).digest)
     _record(live, target.status().previous, environment, reason, by)
     return live
 
@@ -56,7 +56,7 @@ def go_back(candidate: Candidate, checked: Releasable, environment: Environment,
     """A named version takes over; the bad one is marked. Raises as `switch_traffic` does."""
     target = endpoint(environment.name, get_settings())
     target.switch(candidate)
-    live = verified(environment, checked.model.digest)
+    live = confirm_live(environment, checked.model.digest)
     _record(live, target.status().previous, environment, reason, by)
     return live
 
@@ -73,7 +73,7 @@ def _record(live: Live, bad: LiveModel | None, environment: Environment, reason:
     get_run_logger().info("%s runs %s again.", environment.name, good.label)
 
 
-def _brought_back(target: Endpoint, before: LiveModel | None, environment: Environment) -> LiveModel:
+def _bring_back(target: Endpoint, before: LiveModel | None, environment: Environment) -> LiveModel:
     # What the endpoint runs, not what answers in time: on a busy machine that may be nothing.
     running = {version.role: version for version in target.versions()}
     if before is not None and "live" in running and running["live"].model.digest == before.digest:
@@ -108,8 +108,8 @@ def _try(previous: RunningVersion, environment: Environment) -> None:
 def _verified_bundle(model: LiveModel) -> Path:
     """Its folder on this machine; from its release, or fetched again."""
     folder = get_settings().path("verified")
-    kept = folder / model.digest
-    if kept.is_dir():
-        return kept
+    bundle = folder / model.digest
+    if bundle.is_dir():
+        return bundle
     models = registry(get_settings())
     return models.download(models.get(model.name, model.version), folder)

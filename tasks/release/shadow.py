@@ -172,11 +172,11 @@ def _show(
     )
     show_gate(f"shadow-{environment.name}", [agrees])
     if agreement.disagreements:
-        shown = [(pair, images[pair.image]) for pair in agreement.disagreements[:SHOWN_IMAGES]]
+        pictures = [(pair, images[pair.image]) for pair in agreement.disagreements[:SHOWN_IMAGES]]
         picture(
             f"shadow-images-{environment.name}",
-            shadow_sheet(shown),
-            f"{len(shown)} of {len(agreement.disagreements)} images on which they disagree, furthest apart first",
+            shadow_sheet(pictures),
+            f"{len(pictures)} of {len(agreement.disagreements)} images on which they disagree, furthest apart first",
         )
 
 

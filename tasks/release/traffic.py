@@ -1,4 +1,4 @@
-"""How a version does with real traffic, looked at again and again, and shown to people."""
+"""The traffic of a version while it is followed: its limits, and its figures for people."""
 
 from collections.abc import Mapping
 from time import monotonic
@@ -37,22 +37,22 @@ class Addresses:
         return self._versions
 
 
-def beyond(
+def exceeded_limits(
     limits: Canary | Watch, follower: Follower, *, latency_limit_ms: float, other: Traffic | None = None
 ) -> list[str]:
-    """The limits that a followed version is beyond, as `exceeded` says them; silence is one of them."""
-    found = exceeded(limits, follower.seen, latency_limit_ms=latency_limit_ms, other=other)
+    """Sentences on the limits that a followed version exceeds; silence is one of them."""
+    problems = exceeded(limits, follower.seen, latency_limit_ms=latency_limit_ms, other=other)
     if follower.silent >= SILENT_LOOKS:
-        found.append(f"no answer: it didn't tell its metrics {follower.silent} times in a row")
-    return found
+        problems.append(f"no answer: it didn't tell its metrics {follower.silent} times in a row")
+    return problems
 
 
-def in_short(traffic: Traffic) -> str:
+def one_line(traffic: Traffic) -> str:
     return f"{traffic.requests} requests, {traffic.errors} errors"
 
 
 def figures(traffic: Traffic) -> dict[str, Any]:
-    """The figures of one version as JSON can say them."""
+    """The figures of one version as JSON values."""
     p95 = latency_ms(traffic)
     return {
         "requests": traffic.requests,
@@ -64,7 +64,7 @@ def figures(traffic: Traffic) -> dict[str, Any]:
 
 
 def comparison(versions: Mapping[str, Traffic]) -> str:
-    """Markdown: what each of these versions (by what to call it) did, and how their labels are distributed."""
+    """A Markdown table of these versions, by title: requests, errors, latency, restarts, shares of the labels."""
     facts = [figures(traffic) for traffic in versions.values()]
     rows: list[tuple[object, ...]] = [
         ("requests", *(item["requests"] for item in facts)),

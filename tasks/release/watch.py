@@ -19,7 +19,7 @@ from tasks.framework.stage import stage
 from tasks.release.deploy_and_switch import Live
 from tasks.release.ledger_note import note
 from tasks.release.rollback import roll_back
-from tasks.release.traffic import LOOK_SECONDS, Addresses, beyond, comparison, figures, in_short
+from tasks.release.traffic import LOOK_SECONDS, Addresses, comparison, exceeded_limits, figures, one_line
 
 BY: Final = "watch"
 BASELINE_IMAGES: Final = 500
@@ -47,7 +47,7 @@ def watch(live: Live, environment: Environment) -> Live:
         return live
     watched.publish(problems)
     if problems:
-        raise _brought_back(target, live, environment, "; ".join(problems))
+        raise _bring_back(target, live, environment, "; ".join(problems))
     note(environment.name, "settled", live.model, by=BY, details=figures(watched.follower.seen))
     return live
 
@@ -79,10 +79,10 @@ class _Watched:
         while not self.replaced and (passed := monotonic() - begun) < seconds:
             sleep(min(LOOK_SECONDS, seconds - passed))
             self._look()
-            if not self.replaced and (problems := self._beyond()):
+            if not self.replaced and (problems := self._exceeded()):
                 self._look(again=True)
                 return [] if self.replaced else problems
-            progress.update(min(monotonic() - begun, seconds), seconds, in_short(self.follower.seen))
+            progress.update(min(monotonic() - begun, seconds), seconds, one_line(self.follower.seen))
         return []
 
     def publish(self, problems: list[str]) -> None:
@@ -90,11 +90,11 @@ class _Watched:
         versions = {self._title: self.follower.seen}
         if self._compared is not None:
             versions["the version before"] = self._compared
-        said = f"**Rolled back.** {'; '.join(problems)}." if problems else "Everything stayed within its limits."
+        outcome = f"**Rolled back.** {'; '.join(problems)}." if problems else "Everything stayed within its limits."
         create_markdown_artifact(
             key=f"watch-{name}",
             description=f"Watch in {name}: {'rolled back' if problems else 'went well'}",
-            markdown=f"# Watch of {self._title} in {name}\n\n{said}\n\n{comparison(versions)}",
+            markdown=f"# Watch of {self._title} in {name}\n\n{outcome}\n\n{comparison(versions)}",
         )
         show_gate(f"watch-{name}", gate_results("watch", problems, if_none="Everything stayed within its limits."))
 
@@ -116,9 +116,9 @@ class _Watched:
             return None
         return before if before.images >= BASELINE_IMAGES else None
 
-    def _beyond(self) -> list[str]:
+    def _exceeded(self) -> list[str]:
         latency = self._environment.gates.latency_p95_ms
-        return beyond(self._limits, self.follower, latency_limit_ms=latency, other=self._compared)
+        return exceeded_limits(self._limits, self.follower, latency_limit_ms=latency, other=self._compared)
 
 
 def _settled(environment: str, digest: str) -> bool:
@@ -129,8 +129,8 @@ def _settled(environment: str, digest: str) -> bool:
     return False
 
 
-def _brought_back(target: Endpoint, live: Live, environment: Environment, reason: str) -> WatchFailed:
-    """Bring the version before back; answers the error that tells it."""
+def _bring_back(target: Endpoint, live: Live, environment: Environment, reason: str) -> WatchFailed:
+    """Bring the version before back; answers the error to raise."""
     bad = f"{live.model.label} went beyond its limits in {environment.name}: {reason}."
     before = target.status().previous
     if before is None:

@@ -45,13 +45,13 @@ def seal_bundle(data: DataVersion, config: TrainingConfig, training: Training) -
         environment=package_versions("torch", "pytorch-lightning", "onnx", "onnxruntime", "numpy", "pillow"),
     )
     settings, key = get_settings(), _bundle_key(data, config, training)
-    kept = folders(settings)
-    checkpoint = kept.fetch(training.directory) / PurePosixPath(training.checkpoint).name
+    store = folders(settings)
+    checkpoint = store.fetch(training.directory) / PurePosixPath(training.checkpoint).name
     bundle = build_bundle(
         checkpoint, data, settings.path("bundles") / key, name=data.name, lineage=lineage, history=training.history
     )
     # By its digest too: of one key two machines may make bundles that differ.
-    place = kept.publish(Path(bundle.path), f"bundles/{key}/{bundle.digest}")
+    place = store.publish(Path(bundle.path), f"bundles/{key}/{bundle.digest}")
     get_run_logger().info("Bundle %s, digest %s.", place, bundle.digest)
     return Sealed(bundle=bundle.model_copy(update={"path": place}))
 

@@ -1,15 +1,10 @@
 """Finds the model that is live, which a candidate is compared with."""
 
-from typing import TYPE_CHECKING
-
 from infra.backend import endpoint, registry
 from infra.ports import RegisteredModel
 from infra.settings import get_settings
 from model.bundle.read import BundleRef
 from tasks.framework.stage import Result, stage
-
-if TYPE_CHECKING:
-    pass
 
 
 class Champion(Result):

@@ -70,7 +70,7 @@ class Listed(Result):
 
 
 class Validation(Result):
-    """What Great Expectations found; nothing that blocks."""
+    """The findings of Great Expectations; none of them blocks."""
 
     report: ValidationReport
     html: str = Field(description="Path or URL of the report for a browser.")
@@ -190,7 +190,7 @@ def validate_data(data: DataVersion, config: ValidationConfig, champion: Registe
 
 
 def show_findings(report: ValidationReport) -> None:
-    """Tell what each check said, whether made now or before; what only warns passes."""
+    """Show the result of each check, whether made now or before; a warning passes."""
     show_gate(
         "data",
         (

@@ -168,7 +168,7 @@ def writes() -> bool:
     return int(os.environ.get("RANK", os.environ.get("NODE_RANK", "0"))) == 0
 
 
-def fitted(key: str, settings: Settings) -> "FitResult | None":
+def fetch_result(key: str, settings: Settings) -> "FitResult | None":
     """The result that another machine left under this key, with its files copied here; None while it isn't finished."""
     from model.training.fit import stored_result
 

@@ -1,4 +1,4 @@
-"""Evaluation: make the bundle, find the champion, compare both on identical images, give the verdict."""
+"""Evaluation: compare the bundle with the champion on identical images, give the verdict."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,11 +17,11 @@ from tasks.framework.artifacts import create_markdown_artifact, picture, table
 from tasks.framework.cache_key import key_of
 from tasks.framework.reports import keep_report, read_report
 from tasks.framework.stage import Result, stage
+from tasks.training.bundle import local_bundle
 from tasks.training.train import Training
 
 if TYPE_CHECKING:
     from model.evaluation.evaluate import Assessment
-from tasks.training.bundle import local_bundle
 
 
 class Judgement(Result):

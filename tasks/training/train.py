@@ -16,7 +16,7 @@ from model.errors import TrainingInterrupted
 from tasks.framework.artifacts import picture
 from tasks.framework.cache_key import key_of
 from tasks.framework.stage import Result, stage
-from tasks.training.fit import describe_job, fit_network, fitted, metrics_of
+from tasks.training.fit import describe_job, fetch_result, fit_network, metrics_of
 from tasks.training.progress import TrainingProgress
 from tasks.training.stop_signal import asked_to_stop
 
@@ -58,7 +58,7 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
         if elsewhere is None:
             result = fit_network(job, settings, progress.update)
         else:
-            result = fitted(key, settings) or _fit_elsewhere(elsewhere, job, settings, progress)
+            result = fetch_result(key, settings) or _fit_elsewhere(elsewhere, job, settings, progress)
         directory, best = settings.path("training", key), Path(result.checkpoint).name
         place = folders(settings).publish(directory, f"training/{key}", files=(best,))
         progress.end()
@@ -67,7 +67,7 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
         picture("training-curves", curves, f"Training of {data.name}@{data.version}")
         experiment = tracker(settings)
         run = experiment.start(key, experiment=data.name, parameters=config.model_dump(mode="json"), tags={})
-        experiment.log_files(run, _shown(directory, curves))
+        experiment.log_files(run, _tracked_files(directory, curves))
         experiment.end(run, succeeded=True)
     return Training(
         checkpoint=f"{place}/{best}",
@@ -81,16 +81,16 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
     )
 
 
-def _shown(directory: Path, curves: bytes) -> Path:
-    shown = directory / "tracked"
-    shown.mkdir(exist_ok=True)
-    (shown / "training-curves.png").write_bytes(curves)
-    return shown
+def _tracked_files(directory: Path, curves: bytes) -> Path:
+    folder = directory / "tracked"
+    folder.mkdir(exist_ok=True)
+    (folder / "training-curves.png").write_bytes(curves)
+    return folder
 
 
 def _fit_elsewhere(elsewhere: Trainer, job: TrainingJob, settings: Settings, progress: TrainingProgress) -> "FitResult":
     elsewhere.train(job, progress.update)
-    result = fitted(job.key, settings)
+    result = fetch_result(job.key, settings)
     if result is None:
         raise TrainingJobFailed(f"The job of {job.label} ended as if it had worked, but left no result ({job.key}).")
     return result

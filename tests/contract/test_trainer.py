@@ -18,7 +18,7 @@ from infra.errors import TrainingJobFailed
 from infra.kubernetes.trainer import TAG, PrefectTrainer, _fail
 from model.errors import GpuMemoryExhausted, SourceUnreadable
 from model.faults import Fault
-from tasks.training.fit import describe_job, fitted
+from tasks.training.fit import describe_job, fetch_result
 from tests.support.training_case import short_training, small_data, train
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]
@@ -87,7 +87,7 @@ def test_a_training_that_is_stopped_and_killed_ends_with_the_metrics_of_one_that
     assert any(" Saved until then: Epoch " in line for line in lines)
     assert len(runs(client, "disturbed")) == 1
     assert any("EUR so far" in update.text for update in said if update.done is not None)
-    result = fitted("disturbed", prefect_server)
+    result = fetch_result("disturbed", prefect_server)
     assert result is not None
     assert result.resumed_from_epoch is not None
     assert [report.epoch for report in result.history] == [report.epoch for report in undisturbed.history]
@@ -106,7 +106,7 @@ def test_a_cancelled_training_keeps_its_checkpoint(trainer, client, data, prefec
         trainer.train(describe_job("cancelled", data, config(cache_limit_mb=1)), see)
     assert runs(client, "cancelled")[0].state.is_cancelled()
     assert (prefect_server.home / "training" / "cancelled" / "last.ckpt").exists()
-    assert fitted("cancelled", prefect_server) is None
+    assert fetch_result("cancelled", prefect_server) is None
 
 
 def test_a_run_that_goes_on_already_is_followed_and_its_error_is_known_by_name(trainer, client, data):

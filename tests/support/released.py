@@ -16,7 +16,7 @@ from infra.config.gates import Gates
 from infra.ports import Candidate, LiveModel, RegisteredModel
 from infra.releases.scoring_client import ScoringClient
 from infra.settings import Settings, get_settings
-from tasks.release.deploy_and_switch import Live, verified
+from tasks.release.deploy_and_switch import Live, confirm_live
 from tasks.release.ledger_note import note
 from tasks.release.targets import environment_file
 from tests.conftest import free_ports
@@ -53,7 +53,7 @@ class Released:
         model = self.model(version)
         self.registry.set_champion(model, ENVIRONMENT)
         note(ENVIRONMENT, "switched", model, by="a test")
-        return verified(self.environment(), model.digest)
+        return confirm_live(self.environment(), model.digest)
 
     def model(self, version: int) -> RegisteredModel:
         return self.registry.get("colours", version)

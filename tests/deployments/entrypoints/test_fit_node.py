@@ -17,7 +17,7 @@ from deployments.server.deploy import deploy_files
 from infra.settings import PROJECT, Settings
 from infra.training import TrainingUpdate
 from model.data.manifest import DataVersion
-from tasks.training.fit import describe_job, fitted
+from tasks.training.fit import describe_job, fetch_result
 from tests.conftest import free_ports
 from tests.support.training_case import short_training, small_data, train
 
@@ -75,7 +75,7 @@ def test_two_nodes_fit_one_network_as_one_node_does_and_both_write_to_the_log_of
     nodes = [node(index, run.id, port) for index in (0, 1)]
     said = [process.communicate(timeout=300)[0] for process in nodes]
     assert [process.returncode for process in nodes] == [0, 0], said
-    result = fitted("two-nodes", prefect_server)
+    result = fetch_result("two-nodes", prefect_server)
     assert result is not None
     for here, there in zip(result.history, alone.history, strict=True):
         assert here.validation_loss == pytest.approx(there.validation_loss, rel=1e-4)

@@ -10,7 +10,7 @@ from infra.config.gates import FreezeWindow, Gates
 from infra.ports import LiveModel, RegisteredModel
 from infra.releases.ledger import EventKind, ReleaseEvent
 from model.bundle.read import Lineage
-from tasks.release.gate_rules import Known, holds, lineage_gaps, live_since, may_not_decide
+from tasks.release.gate_rules import KnownEvents, holds, lineage_gaps, live_since, may_not_decide
 
 NOW = datetime(2026, 12, 24, 15, 0, tzinfo=UTC)  # a Thursday
 MADE_FROM = {"data_version": "d" * 16, "data_uri": "abfs://data/manifest", "code": "0123abc"}
@@ -45,8 +45,8 @@ def event(kind: EventKind, number: int, *, minutes_ago: float = 0, reason: str =
     )
 
 
-def known(live: LiveModel | None = None, *events: ReleaseEvent, since: datetime | None = None) -> Known:
-    return Known(now=NOW, live=live, events=events, required_since=since)
+def known(live: LiveModel | None = None, *events: ReleaseEvent, since: datetime | None = None) -> KnownEvents:
+    return KnownEvents(now=NOW, live=live, events=events, required_since=since)
 
 
 def test_nothing_is_in_the_way_of_a_newer_version():

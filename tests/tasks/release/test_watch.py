@@ -7,7 +7,7 @@ from prefect import flow
 
 from infra.config.gates import Watch
 from infra.errors import EndpointUnreachable, NothingToRollBackTo, SmokeTestFailed, WatchFailed
-from tasks.release.deploy_and_switch import verified
+from tasks.release.deploy_and_switch import confirm_live
 from tasks.release.rollback import roll_back, version_before
 from tasks.release.watch import BASELINE_IMAGES, watch
 from tests.support.bundles import colour_image
@@ -36,7 +36,7 @@ def test_a_name_that_leads_to_the_version_before_for_a_while_is_waited_for(rig):
     candidate = rig.candidate(2)
     later = threading.Timer(2, rig.endpoint.switch, [candidate])
     later.start()
-    assert verified(rig.environment(), candidate.model.digest).model.version == 2
+    assert confirm_live(rig.environment(), candidate.model.digest).model.version == 2
     later.join()
 
 
