@@ -14,7 +14,7 @@ from infra.config.environments import Environment
 from infra.ports import EndpointStatus, LiveModel, RegisteredModel
 from infra.releases.ledger import SERVING, EventKind, ReleaseEvent
 from model.values import Frozen
-from tasks.release.gate_rules import Known, holds, live_since
+from tasks.release.gate_rules import KnownEvents, holds, live_since
 from tasks.release.release_runs import UnderWay
 
 NOT_AGAIN: Final[tuple[EventKind, ...]] = ("failed", "aborted", "expired")
@@ -117,7 +117,7 @@ def _obstacle(
         return f"it is not live in {environment.gates.requires}", False
     if busy := _being_released(model, environment, under_way):
         return busy, True
-    known = Known(
+    known = KnownEvents(
         now=now,
         live=here.live,
         events=here.events,
