@@ -3,10 +3,9 @@
 from tasks.framework.pipeline import pipeline
 from tasks.release.approval import decide
 from tasks.release.canary import canary
-from tasks.release.check_version import check_version
+from tasks.release.check_version import check_version, preflight
 from tasks.release.deploy_and_switch import Live, deploy_candidate, switch_traffic, verify_live
 from tasks.release.one_release_lock import one_release_at_a_time
-from tasks.release.preflight import preflight
 from tasks.release.shadow import shadow
 from tasks.release.share_model import promote
 from tasks.release.smoke_test import smoke_test

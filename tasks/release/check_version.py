@@ -1,4 +1,4 @@
-"""May this version be released to this environment?"""
+"""May this version be released to this environment, and is there room for it?"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from infra.backend import endpoint, ledger, registry
 from infra.config.environments import Environment
-from infra.errors import ConfigurationError, ReleaseHeld
+from infra.errors import ConfigurationError, PlatformUnhealthy, ReleaseHeld
 from infra.ports import LiveModel, RegisteredModel
 from infra.releases.ledger import ReleaseEvent
 from infra.runs.correlation import root_run
@@ -93,6 +93,22 @@ def check_return(name: str, version: int, environment: Environment) -> Releasabl
     live = endpoint(environment.name, get_settings()).status().live
     already = live is not None and live.digest == model.digest
     return Releasable(model=model, bundle=bundle, already_live=already, instead_of=live)
+
+
+@stage("Preflight", "preflight of {model.name} v{model.version} in {environment.name}", always=True)
+def preflight(model: RegisteredModel, environment: Environment) -> Result:
+    """Whether a candidate can be deployed there now: room, quota, image, keys, and all that it stands on.
+
+    Raises:
+        PlatformUnhealthy: Names everything that is in the way, each with its fix; nothing was created.
+    """
+    problems = endpoint(environment.name, get_settings()).preflight()
+    if problems:
+        raise PlatformUnhealthy(
+            f"{model.label} can't be deployed to {environment.name} now. {' '.join(problems)}",
+            next_step="Mend what is named, then rerun: nothing was created.",
+        )
+    return Result()
 
 
 def _who(by: str, environment: Environment) -> str:

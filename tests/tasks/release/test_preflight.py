@@ -8,7 +8,7 @@ import pytest
 from infra.errors import PlatformUnhealthy
 from infra.ports import RegisteredModel
 from infra.settings import get_settings
-from tasks.release.preflight import preflight
+from tasks.release.check_version import preflight
 from tasks.release.targets import environment_file
 from tests.conftest import free_ports
 from tests.support.released import ENVIRONMENT, in_a_run
