@@ -5,7 +5,6 @@ import json
 import os
 import posixpath
 import re
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from model.data.image_facts import Measured, measure
 from model.data.sources import canonical_uri, is_local, list_source, read_bytes, source_exists, source_fingerprint
 from model.data.splits import SPLITS, Content, Split, SplitConfig, assign_splits
 from model.errors import InvalidConfig, SourceUnreadable
+from model.files import write_whole
 from model.values import DataVersion
 
 if TYPE_CHECKING:
@@ -241,21 +241,9 @@ def _store(content: bytes, uri: str) -> None:
         return
     filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     if is_local(uri):
-        _store_on_disk(content, path)
+        # A manifest is never written again: after a power cut it must not be there and empty.
+        write_whole(Path(path), content)
         return
     # An object store shows an object whole or not at all; of two writers of one version, the first one's stays.
     with suppress(FileExistsError):
         filesystem.pipe_file(path, content, mode="create")
-
-
-def _store_on_disk(content: bytes, path: str) -> None:
-    temporary = Path(path).with_name(f".{uuid.uuid4().hex}.partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            # A manifest is never written again: after a power cut it must not be there and empty.
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

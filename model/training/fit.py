@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from model.config import TrainingConfig
 from model.errors import TrainingInterrupted
+from model.files import write_whole
 from model.training.callbacks import CHECKPOINT_SECONDS, Follower
 from model.training.checkpoints import CheckpointFolder, Progress, training_fingerprint
 from model.training.distributed import Place, RankLost, Ranks, place_of, together
@@ -245,6 +246,4 @@ def stored_result(directory: Path) -> FitResult | None:
 
 
 def _store_result(directory: Path, result: FitResult) -> None:
-    aside = directory / f"{RESULT}.{os.getpid()}.part"  # each of several processes writes the same result
-    aside.write_text(result.model_dump_json(indent=2))
-    aside.replace(directory / RESULT)
+    write_whole(directory / RESULT, result.model_dump_json(indent=2))
