@@ -5,7 +5,13 @@ code and a section in `docs/runbook.md` (the anchor is the class name in kebab c
 models are in `model/errors.py`, with the root of all; `tasks/framework/error_table.py` is the table of all.
 """
 
+import re
+from typing import Final
+
 from model.errors import KnownError
+
+SIGNATURE: Final = re.compile(r"(?<=[?&]sig=)[^&\s'\"]+")
+"""The secret part of a URL with a shared access signature: no error may quote it."""
 
 
 class PlatformError(KnownError):

@@ -11,7 +11,7 @@ from infra.errors import ConfigurationError
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-Backend = Literal["local", "azure"]
+Place = Literal["local", "azure"]
 
 
 class Settings(BaseSettings):
@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     devops: Path = Field(
         default=PROJECT / "deployments" / "devops.yaml", description="What a project of Azure DevOps is to have."
     )
-    backend: Backend = Field(
+    backend: Place = Field(
         default="local",
         description="Where registry, data, secrets and endpoints live: on this machine, or in an Azure subscription.",
     )

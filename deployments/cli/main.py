@@ -145,11 +145,12 @@ def _traced(arguments: Sequence[str]) -> Iterator[None]:
     if not any(name in os.environ for name in ("OTEL_TRACES_EXPORTER", "APPLICATIONINSIGHTS_CONNECTION_STRING")):
         yield
         return
+    from infra.backend import connection_string
     from infra.runs import telemetry
     from infra.runs.correlation import correlation_id
 
     command = next((word for word in arguments if word in COMMANDS), "")
-    with telemetry.span(f"ahc {command}".strip(), {"ahc.correlation_id": correlation_id()}):
+    with telemetry.span(f"ahc {command}".strip(), {"ahc.correlation_id": correlation_id()}, connection_string):
         yield
 
 

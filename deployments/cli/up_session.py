@@ -159,12 +159,12 @@ class Session:
 
     def _find_endpoints(self) -> None:
         """Remember which endpoints of this machine don't run: those that do were there before, and stay."""
-        from infra.backend import backend_of, endpoint
+        from infra.backend import release_target
 
         for name in environment_names(self._settings.environments):
-            if backend_of(name, self._settings) != "local":
+            if release_target(name, self._settings).place != "local":
                 continue
-            found = endpoint(name, self._settings)
+            found = release_target(name, self._settings).endpoint()
             if found.status().state == "stopped":
                 self._stopped_before.append(found)
 

@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from deployments.display.colours import BAD, GOOD, QUIET, WAITING, marked, table
-from infra.backend import secrets
+from infra.backend import release_target
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _step(step: Any) -> tuple[RenderableType, ...]:
 def _call(summary: "Summary", settings: Settings) -> str:
     """A request that can be pasted; the key stays in its file."""
     environment, url = next(iter(summary.endpoints.items()))
-    header = secrets(environment, settings).curl_header(environment)
+    header = release_target(environment, settings).secrets().curl_header(environment)
     return (
         f"curl -H {header} -H 'Content-Type: image/jpeg' --data-binary @photo.jpg {url}/score\n"
         f"ahc score photo.jpg --env {environment}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from deployments.server.planned_change import OURS
+from infra.backend import load_result_blocks
 from infra.errors import AccessDenied, ServerUnreachable
 from infra.local.platform.prefect_settings import use_prefect
 from infra.settings import Settings
@@ -32,8 +33,7 @@ async def connect(settings: Settings) -> AsyncIterator["PrefectClient"]:
     from prefect.client.orchestration import get_client
 
     if settings.backend == "azure":
-        # Prefect reads results by blocks whose classes are loaded.
-        import infra.azure.storage.prefect_results  # noqa: F401
+        load_result_blocks()
 
     async with get_client() as client:
         with _translated(url):

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from deployments.server.apply import apply
 from deployments.server.planned_change import Change, differences
-from infra.settings import Settings
+from infra.backend import backend
+from infra.settings import AZURE_RESULTS, Settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -17,16 +18,15 @@ async def plan_result_storage(client: "PrefectClient", settings: Settings) -> tu
     Raises:
         NotProvisioned: The platform's storage account is not there yet.
     """
-    if settings.backend != "azure":
+    block = backend(settings).results()
+    if block is None:
         return ()
     from prefect.exceptions import ObjectNotFound
 
-    from infra.azure.storage.prefect_results import NAME, SLUG, platform_results
-
-    block = platform_results(settings)
+    slug, name = AZURE_RESULTS.split("/")
     wanted = block.model_dump(mode="json", include=set(type(block).model_fields))
     try:
-        present = (await client.read_block_document_by_name(NAME, SLUG)).data
+        present = (await client.read_block_document_by_name(name, slug)).data
     except ObjectNotFound:
         present = None
     if present == wanted:
@@ -34,9 +34,9 @@ async def plan_result_storage(client: "PrefectClient", settings: Settings) -> tu
     differs = differences(wanted, present) if present is not None else ()
 
     async def perform() -> None:
-        await block.asave(NAME, overwrite=True, client=client)
+        await block.asave(name, overwrite=True, client=client)
 
-    return (Change("block", f"{SLUG}/{NAME}", "create" if present is None else "update", differs, perform=perform),)
+    return (Change("block", AZURE_RESULTS, "create" if present is None else "update", differs, perform=perform),)
 
 
 def ensure_result_storage(settings: Settings) -> None:

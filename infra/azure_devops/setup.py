@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from infra.azure.provisioning.federation import PipelinesIdentity
+from infra.azure.access.resources import platform_resources, subscription
+from infra.azure.provisioning.federation import PipelinesIdentity, pipelines_identity
 from infra.azure_devops.client import DevOps, Json
 from infra.azure_devops.connections import federated_credential, subscription_connection, webhook_connection
 from infra.azure_devops.environments import checks, environment
@@ -34,6 +36,16 @@ class Azure(Frozen):
     subscription_id: str
     vault: str
     """Name of the platform's Key Vault."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Azure":
+        """What the platform's own subscription has."""
+        vault = urlsplit(platform_resources(settings).key_vault_url).hostname or ""
+        return cls(
+            identity=pipelines_identity(settings),
+            subscription_id=subscription(settings),
+            vault=vault.partition(".")[0],
+        )
 
 
 def set_up(

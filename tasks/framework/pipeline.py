@@ -8,8 +8,7 @@ from prefect import Flow, flow, runtime
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelled, Completed, Failed
 
-# Prefect reads results by blocks whose classes are loaded.
-import infra.azure.storage.prefect_results  # noqa: F401
+from infra.backend import load_result_blocks
 from infra.runs.cancellation import run_is_cancelling
 from model.errors import KnownError
 from tasks.framework.error_table import translate_errors
@@ -18,6 +17,8 @@ from tasks.framework.spans import run_span
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+load_result_blocks()
 
 
 def pipeline(name: str, run_name: str, *, keep_result: bool = False) -> Callable[[Callable[P, R]], Flow[P, R]]:

@@ -2,13 +2,13 @@
 
 import fsspec
 
-from infra.backend import data_root
+from infra.backend import backend
 from infra.settings import get_settings
 
 
 def keep_report(folder: str, name: str, content: bytes) -> str:
     """Store a page or picture as `reports/FOLDER/NAME`; answers its path, or its URL where the data is remote."""
-    uri = f"{data_root(get_settings())}/reports/{folder}/{name}"
+    uri = f"{backend(get_settings()).data_root()}/reports/{folder}/{name}"
     filesystem, path = fsspec.core.url_to_fs(uri)
     filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
     filesystem.pipe_file(path, content)

@@ -10,6 +10,7 @@ from prefect import runtime
 from prefect.client.schemas.objects import State
 from pydantic import BaseModel
 
+from infra.backend import connection_string
 from infra.config.environments import Environment
 from infra.ports import LiveModel, RegisteredModel
 from infra.runs import telemetry
@@ -27,7 +28,7 @@ DEPTH: Final = 3
 @contextmanager
 def run_span(name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[Callable[[Any], None]]:
     """A span around one run of a flow or stage; the block hands its result to what it gets."""
-    with telemetry.span(name, {}) as span:
+    with telemetry.span(name, {}, connection_string) as span:
         if not span.is_recording():
             yield lambda _: None
             return
@@ -45,7 +46,7 @@ def reused_span(name: str, result: Any, since: datetime) -> None:
     origin = getattr(result, "origin", None)
     if origin is None or origin.at >= since:
         return
-    with telemetry.span(name, {}) as span:
+    with telemetry.span(name, {}, connection_string) as span:
         if span.is_recording():
             span.set_attributes(_run_attributes() | _result_attributes(result))
             span.set_attributes({"ahc.reused": True, "ahc.reused.from": origin.root_run_id})

@@ -2,7 +2,7 @@
 
 from prefect import get_run_logger
 
-from infra.backend import image_builder
+from infra.backend import backend
 from infra.container_images import BuiltImage, ImageSource
 from infra.settings import get_settings
 from tasks.framework.artifacts import create_markdown_artifact, table
@@ -24,7 +24,9 @@ def build_image(name: str, base: str) -> Image:
         ConfigurationError: There is no such image, or nothing to build it with.
     """
     log = get_run_logger()
-    built = image_builder(get_settings()).build(ImageSource(name, base=base), lambda line: log.info("%s", line))
+    built = (
+        backend(get_settings()).image_builder().build(ImageSource(name, base=base), lambda line: log.info("%s", line))
+    )
     log.info("%s %s", built.reference, "is built." if built.built else "was built before from the same sources.")
     create_markdown_artifact(
         key=f"image-{name}",

@@ -8,7 +8,7 @@ from typing import Final
 from prefect import get_run_logger
 from pydantic import Field, SecretStr
 
-from infra.backend import endpoint, secrets
+from infra.backend import release_target
 from infra.config.environments import Environment, KeyName, endpoint_key
 from infra.errors import AccessDenied
 from infra.ports import SecretStore
@@ -37,7 +37,7 @@ def retire_secondary(environment: Environment) -> Result:
 
     Where both are equal, or no client was told of the primary, a rotation ended half way, and this one completes it.
     """
-    store = secrets(environment.name, get_settings())
+    store = release_target(environment.name, get_settings()).secrets()
     primary, secondary = store.ensure(endpoint_key(environment.name)), store.ensure(_name(environment, "secondary"))
     if primary != secondary and primary == _announced(environment, store, primary):
         store.put(_name(environment, "retired"), secondary)
@@ -48,7 +48,7 @@ def retire_secondary(environment: Environment) -> Result:
 @stage("Replace primary key", "make a new primary key of {environment.name}")
 def replace_primary(environment: Environment) -> Result:
     """Make the primary key new; the one of before is the secondary by now."""
-    store = secrets(environment.name, get_settings())
+    store = release_target(environment.name, get_settings()).secrets()
     if store.get(endpoint_key(environment.name)) == store.get(_name(environment, "secondary")):
         store.put(endpoint_key(environment.name), SecretStr(token_urlsafe(32)))
     return Result()
@@ -63,7 +63,10 @@ def verify_keys(environment: Environment, reason: str) -> Rotated:
         EndpointUnreachable: It doesn't answer.
     """
     settings = get_settings()
-    store, target = secrets(environment.name, settings), endpoint(environment.name, settings)
+    store, target = (
+        release_target(environment.name, settings).secrets(),
+        release_target(environment.name, settings).endpoint(),
+    )
     target.refresh_keys()
     status = target.status()
     verified = status.state != "stopped"

@@ -2,7 +2,7 @@
 
 from prefect import get_run_logger
 
-from infra.backend import publication
+from infra.backend import backend
 from infra.settings import get_settings
 from tasks.framework.artifacts import create_markdown_artifact, table
 from tasks.framework.stage import Result, stage
@@ -24,7 +24,7 @@ def publish_training(version: str, image: str) -> Publication:
         ConfigurationError: The version is published with other content, or this platform has nowhere to publish to.
     """
     log = get_run_logger()
-    published = publication(get_settings()).publish(version, image)
+    published = backend(get_settings()).publication().publish(version, image)
     for asset in published:
         log.info("%s %s:%s %s", asset.kind, asset.name, asset.version, "is published." if asset.new else "was there.")
     links = {f"{asset.kind} {asset.name}": asset.link for asset in published}

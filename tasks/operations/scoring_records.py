@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import fsspec
 from prefect import get_run_logger
 
-from infra.backend import records_store
+from infra.backend import release_target
 from infra.releases.sampled_images import INCOMING
 from infra.settings import get_settings
 from infra.stores.lake import write_part, write_whole
@@ -71,7 +71,7 @@ def collect_records(environment: str) -> Collected:
 
     A segment that is met again, since a run was killed or its sender sent it twice, becomes the same part again.
     """
-    store = records_store(environment, get_settings())
+    store = release_target(environment, get_settings()).records_store()
     files, root = fsspec.core.url_to_fs(store)
     segments = sorted(files.glob(f"{root}/{INCOMING}/{environment}.*.jsonl"))
     progress = Progress("scoring-records", f"{len(segments)} segments wait")

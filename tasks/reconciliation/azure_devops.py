@@ -1,20 +1,15 @@
 """What Azure DevOps is told: of new versions, so that its CD pipeline starts, and of decisions made in Prefect."""
 
-from typing import TYPE_CHECKING
-
 from prefect import get_run_logger
 
 from infra.azure_devops.project_file import ProjectFile, read_project_file
-from infra.backend import ledger, registry
+from infra.backend import backend
 from infra.config.environments import environment_names
 from infra.errors import ModelNotFound
 from infra.ports import LiveModel
 from infra.settings import Settings, get_settings
 from tasks.framework.stage import Result, stage
 from tasks.reconciliation.reconcile import Taken
-
-if TYPE_CHECKING:
-    from pydantic import SecretStr
 
 
 @stage("Tell Azure DevOps", "tell Azure DevOps", always=True)
@@ -46,7 +41,7 @@ def _promoted(taken: Taken, settings: Settings) -> list[LiveModel]:
         if notice.name is None or notice.version is None:
             continue
         try:
-            model = registry(settings).get(notice.name, notice.version)
+            model = backend(settings).registry().get(notice.name, notice.version)
         except ModelNotFound:
             continue
         if model.tags.get("verdict") == "promote":
@@ -55,20 +50,12 @@ def _promoted(taken: Taken, settings: Settings) -> list[LiveModel]:
 
 
 def _announce(project_file: ProjectFile, models: list[LiveModel], settings: Settings) -> None:
-    from infra.azure_devops.webhook import announce
+    from infra.azure_devops.webhook import announce, read_webhook_secret
 
-    secret = _secret(settings)
+    secret = read_webhook_secret(settings)
     for model in models:
         announce(project_file, model, secret)
         get_run_logger().info("Azure DevOps is told of %s.", model.label)
-
-
-def _secret(settings: Settings) -> "SecretStr":
-    from infra.azure.access.resources import platform_resources
-    from infra.azure.storage.key_vault import read_secret
-    from infra.azure_devops.webhook import SECRET
-
-    return read_secret(platform_resources(settings).key_vault_url, SECRET)
 
 
 def _carry_over(project_file: ProjectFile, settings: Settings) -> None:
@@ -77,8 +64,9 @@ def _carry_over(project_file: ProjectFile, settings: Settings) -> None:
     from infra.azure_devops.sign_in import authorization
 
     assert project_file.organisation is not None
+    events = backend(settings).ledger().events
     with DevOps(project_file.organisation, authorization) as devops:
-        for item in carry_over(devops, project_file, ledger(settings).events, environment_names(settings.environments)):
+        for item in carry_over(devops, project_file, events, environment_names(settings.environments)):
             get_run_logger().info(
                 "Build %d: %s for %s is %s by %s.", item.build, item.version, item.environment, item.decision, item.by
             )

@@ -7,7 +7,7 @@ from typing import Final
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import endpoint, ledger, notices, registry
+from infra.backend import backend, release_target
 from infra.config.environments import environment_names, load_environment
 from infra.errors import ConfigurationError, ModelNotFound, PlatformError
 from infra.ports import EndpointStatus, Notice
@@ -58,7 +58,7 @@ class Releases(Result):
 @stage("Take notices", "take notices of registered models", always=True)
 def take_notices() -> Taken:
     """What Azure ML told since the last time; nothing where nobody tells."""
-    queue = notices(get_settings())
+    queue = backend(get_settings()).notices()
     return Taken(notices=tuple(queue.take()) if queue else ())
 
 
@@ -68,7 +68,7 @@ def end_notices(taken: Taken) -> Result:
 
     One about a version that the registry doesn't have comes back in some minutes, and is put aside in the end.
     """
-    queue = notices(get_settings())
+    queue = backend(get_settings()).notices()
     for notice in taken.notices if queue else ():
         assert queue is not None
         if _known(notice):
@@ -87,7 +87,7 @@ def _known(notice: Notice) -> bool:
     if notice.name is None or notice.version is None:
         return False
     try:
-        registry(get_settings()).get(notice.name, notice.version)
+        backend(get_settings()).registry().get(notice.name, notice.version)
     except ModelNotFound:
         return False
     return True
@@ -100,7 +100,7 @@ def find_due() -> Due:
     names = environment_names(settings.environments)
     with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
         situations = list(pool.map(_situation, names))
-    models = registry(settings)
+    models = backend(settings).registry()
     versions = [model for name in models.names() for model in models.versions(name)]
     promoted = [model for model in versions if model.tags.get("verdict") == "promote"]
     decisions = due(promoted, situations, under_way(), datetime.now(UTC))
@@ -111,7 +111,7 @@ def find_due() -> Due:
 
 def _differing(place: Situation) -> tuple[str, ...]:
     live, name = place.endpoint.live, place.environment.name
-    champion = registry(get_settings()).champion(live.name, name) if live else None
+    champion = backend(get_settings()).registry().champion(live.name, name) if live else None
     said = next((event for event in reversed(place.events) if event.kind in SERVING), None)
     found = tuple(differences(place.endpoint, said, champion))
     for line in found:
@@ -126,8 +126,8 @@ def _situation(name: str) -> Situation:
     try:
         return Situation(
             environment=environment,
-            endpoint=endpoint(name, settings).status(),
-            events=tuple(ledger(settings).events(name)),
+            endpoint=release_target(name, settings).endpoint().status(),
+            events=tuple(backend(settings).ledger().events(name)),
         )
     except PlatformError as error:
         unknown = EndpointStatus(environment=name, url="", state="unhealthy", detail=str(error))
@@ -150,7 +150,7 @@ def start_releases(found: Due) -> Releases:
         except ConfigurationError as error:
             problems.append(error)
             continue
-        registry(get_settings()).tag(decision.model, {triggered_tag(decision.environment): run})
+        backend(get_settings()).registry().tag(decision.model, {triggered_tag(decision.environment): run})
         get_run_logger().info("Run %s releases %s to %s.", run[:8], decision.model.label, decision.environment)
         started.append(Started(environment=decision.environment, version=decision.model.label, run=run))
     if problems:

@@ -6,7 +6,7 @@ from typing import Final
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import endpoint, ledger, registry
+from infra.backend import backend, release_target
 from infra.config.environments import environment_names
 from infra.errors import NotProvisioned, PlatformError
 from infra.releases.ledger import last_word
@@ -49,7 +49,11 @@ def repair_environments() -> Repaired:
 
 def _repair(name: str) -> Iterator[str]:
     settings = get_settings()
-    place, models, events = endpoint(name, settings), registry(settings), ledger(settings)
+    place, models, events = (
+        release_target(name, settings).endpoint(),
+        backend(settings).registry(),
+        backend(settings).ledger(),
+    )
     status, said = place.status(), last_word(events, name)
     if status.state == "stopped" and said is not None:
         status = place.start()

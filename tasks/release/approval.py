@@ -8,7 +8,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field, ValidationError
 
-from infra.backend import ledger, registry
+from infra.backend import backend
 from infra.config.environments import Environment, load_environment
 from infra.errors import ConfigurationError, ReleaseRejected
 from infra.ports import RegisteredModel
@@ -122,7 +122,7 @@ def record_decision(model: RegisteredModel, environment: Environment, decision: 
     word: Literal["approved", "rejected"] = "approved" if decision.approved else "rejected"
     by, reason = " ".join(decision.by.split()), decision.reason.strip()
     record = f"{word} by {by} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {reason}"
-    registry(get_settings()).tag(model, {f"decision.{environment.name}": record})
+    backend(get_settings()).registry().tag(model, {f"decision.{environment.name}": record})
     note(environment.name, word, model, by=by, reason=reason)
     get_run_logger().info("%s for %s %s", model.label, environment.name, record)
     if not decision.approved:
@@ -144,10 +144,10 @@ def note_expired(run: "FlowRun") -> bool:
         return False
     settings = get_settings()
     name, version, environment = (run.parameters[key] for key in ("name", "version", "environment"))
-    events = ledger(settings)
+    events = backend(settings).ledger()
     if any(event.kind == "expired" and event.run == str(run.id) for event in events.newest(environment)):
         return False
-    model = registry(settings).get(name, version)
+    model = backend(settings).registry().get(name, version)
     hours = load_environment(environment, settings.environments).gates.approval_hours
     events.append(
         environment,

@@ -6,7 +6,7 @@ from typing import Final
 
 from prefect import get_run_logger
 
-from infra.backend import endpoint
+from infra.backend import release_target
 from infra.config.environments import Environment
 from infra.config.gates import Canary
 from infra.errors import CanaryAborted, EndpointUnreachable, PlatformError, ReleaseHeld
@@ -43,7 +43,7 @@ def canary(candidate: Candidate, environment: Environment) -> Canaried:
     """
     limits = environment.gates.canary
     assert limits is not None, "the flow asks for a canary where the environment declares one"
-    target = endpoint(environment.name, get_settings())
+    target = release_target(environment.name, get_settings()).endpoint()
     live = _live(target, environment)
     if live is None:
         get_run_logger().info("%s has no live version yet to share its traffic: no canary.", environment.name)

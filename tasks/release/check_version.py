@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import endpoint, ledger, registry
+from infra.backend import backend, release_target
 from infra.config.environments import Environment
 from infra.errors import ConfigurationError, PlatformUnhealthy, ReleaseHeld
 from infra.ports import LiveModel, RegisteredModel
@@ -54,7 +54,7 @@ def check_version(
     if force and not reason.strip():
         raise ConfigurationError("`force` needs a reason.", next_step='Say why: `-p force=true -p reason="..."`.')
     model, bundle = _releasable(name, version, lineage=True)
-    live = endpoint(environment.name, settings).status().live
+    live = release_target(environment.name, settings).endpoint().status().live
     _require_first(environment.gates.requires, environment, model)
     if live is not None and live.digest == model.digest:
         return Releasable(model=model, bundle=bundle, already_live=True, instead_of=live)
@@ -90,7 +90,7 @@ def check_return(name: str, version: int, environment: Environment) -> Releasabl
         ConfigurationError: It was never good enough to be released.
     """
     model, bundle = _releasable(name, version, lineage=False)
-    live = endpoint(environment.name, get_settings()).status().live
+    live = release_target(environment.name, get_settings()).endpoint().status().live
     already = live is not None and live.digest == model.digest
     return Releasable(model=model, bundle=bundle, already_live=already, instead_of=live)
 
@@ -102,7 +102,7 @@ def preflight(model: RegisteredModel, environment: Environment) -> Result:
     Raises:
         PlatformUnhealthy: Names everything that is in the way, each with its fix; nothing was created.
     """
-    problems = endpoint(environment.name, get_settings()).preflight()
+    problems = release_target(environment.name, get_settings()).endpoint().preflight()
     if problems:
         raise PlatformUnhealthy(
             f"{model.label} can't be deployed to {environment.name} now. {' '.join(problems)}",
@@ -124,7 +124,7 @@ def _who(by: str, environment: Environment) -> str:
 def _releasable(name: str, version: int, *, lineage: bool) -> tuple[RegisteredModel, str]:
     """A version whose verdict, bytes and, where it matters, lineage are in order, with its folder."""
     settings = get_settings()
-    models = registry(settings)
+    models = backend(settings).registry()
     model = models.get(name, version)
     if model.tags.get("verdict") != "promote":
         raise ConfigurationError(
@@ -156,7 +156,7 @@ def _required_since(environment: Environment, model: RegisteredModel) -> datetim
 
 def _events(environment: str) -> tuple[ReleaseEvent, ...]:
     """What the ledger tells of an environment. A broken one is said, and stops no release: users may need it."""
-    history = ledger(get_settings()).history(environment)
+    history = backend(get_settings()).ledger().history(environment)
     for fault in history.faults:
         get_run_logger().warning("The release ledger of %s is broken: %s.", environment, fault)
     return history.events
@@ -174,5 +174,5 @@ def _release_held(model: RegisteredModel, environment: Environment, obstacles: S
 
 
 def _is_live(environment: str, model: RegisteredModel) -> bool:
-    live = endpoint(environment, get_settings()).status().live
+    live = release_target(environment, get_settings()).endpoint().status().live
     return live is not None and live.digest == model.digest

@@ -7,7 +7,7 @@ from typing import Final
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import endpoint, ledger, registry
+from infra.backend import backend, release_target
 from infra.config.environments import Environment
 from infra.errors import CandidateFailed, EndpointUnreachable, ReleaseHeld, SmokeTestFailed
 from infra.ports import Candidate, LiveModel, RegisteredModel
@@ -52,7 +52,7 @@ def deploy_candidate(checked: Releasable, environment: Environment) -> Deployed:
         CandidateFailed: It doesn't start.
         ReleaseHeld: The environment runs another version than when this one was checked.
     """
-    model, target = checked.model, endpoint(environment.name, get_settings())
+    model, target = checked.model, release_target(environment.name, get_settings()).endpoint()
     _require_unchanged(target.status().live, checked, environment)
     try:
         candidate = target.deploy(Path(checked.bundle), model.as_live)
@@ -71,7 +71,7 @@ def switch_traffic(candidate: Candidate, checked: Releasable, environment: Envir
         ReleaseHeld: The environment was changed since this version was checked; the candidate is discarded.
         SmokeTestFailed: The endpoint reports another digest than the one that was released.
     """
-    target = endpoint(environment.name, get_settings())
+    target = release_target(environment.name, get_settings()).endpoint()
     try:
         _require_unchanged(target.status().live, checked, environment)
     except ReleaseHeld:
@@ -97,7 +97,7 @@ def verify_live(environment: Environment, model: RegisteredModel, by: str) -> Li
     """
     since = model.tags.get(f"released.{environment.name}", "an unknown time")
     live = confirm_live(environment, model.digest)
-    newest = last_word(ledger(get_settings()), environment.name)
+    newest = last_word(backend(get_settings()).ledger(), environment.name)
     if newest is None or newest.model.digest != model.digest:
         _record(live, model, environment, by)
     return live.model_copy(update={"since": since})
@@ -123,7 +123,7 @@ def _record(live: Live, model: RegisteredModel, environment: Environment, by: st
 
 def name_champion(model: RegisteredModel, environment: Environment) -> None:
     """Let the registry say that this version is live there, and since when."""
-    models = registry(get_settings())
+    models = backend(get_settings()).registry()
     models.set_champion(model, environment.name)
     models.tag(model, {f"released.{environment.name}": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"})
 
@@ -135,7 +135,7 @@ def confirm_live(environment: Environment, digest: str) -> Live:
         SmokeTestFailed: It is another one, and stays it.
         EndpointUnreachable: It doesn't answer now.
     """
-    target = endpoint(environment.name, get_settings())
+    target = release_target(environment.name, get_settings()).endpoint()
     for _ in polls(NAME_SECONDS, pause=1):
         status = target.status()
         if status.live is None or status.live.digest == digest:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import backend_of, endpoint, ledger, registry, tracker
+from infra.backend import backend, release_target
 from infra.config.environments import Environment, environment_names
 from infra.errors import PlatformError
 from infra.ports import RegisteredModel
@@ -59,7 +59,7 @@ def evidence_page(
     """
     sections = (
         ("Beside what is live", _measured(model, opponent, assessment, problem)),
-        ("What it costs", _or_reason(lambda: _cost(environment))),
+        ("What it costs", _or_reason(lambda: release_target(environment.name, get_settings()).costs())),
         ("What it was made from", _or_reason(lambda: _lineage(model))),
         ("What happened to it before", _or_reason(lambda: _before(model, environment))),
     )
@@ -145,25 +145,15 @@ def _paired(comparison: "Comparison") -> str:
     return "\n\n".join((summary, *changes, *tables))
 
 
-def _cost(environment: Environment) -> str:
-    settings = get_settings()
-    if backend_of(environment.name, settings) == "local":
-        return "It runs on this machine and costs nothing more."
-    if environment.azure.endpoint != "container-instances":
-        return "Nothing more: the plan of the web app is paid whichever version is live."
-    from infra.azure.provisioning.costs import container_costs
-
-    costs = container_costs(environment)
-    return (
-        f"About {costs.total:.0f} {costs.currency} a month for the containers of {environment.name}, the live version "
-        f"and the one before, whichever version is live (list prices of {costs.as_of} for {costs.region}). "
-        f"`ahc run infrastructure -p mode=plan -p environment={environment.name}` estimates all of {environment.name}."
-    )
+def _run_link(run: str) -> str:
+    return f"[{run}]({backend(get_settings()).tracker().link(run)})"
 
 
 def _lineage(model: RegisteredModel) -> str:
     settings = get_settings()
-    made = open_bundle(registry(settings).download(model, settings.path("verified")), digest=model.digest).lineage
+    made = open_bundle(
+        backend(settings).registry().download(model, settings.path("verified")), digest=model.digest
+    ).lineage
     tags = model.tags
     run = tags.get("mlflow_run", "")
     rows: Rows = [
@@ -173,7 +163,7 @@ def _lineage(model: RegisteredModel) -> str:
         ("configuration", f"`{made.config_hash}`"),
         ("seed", made.seed),
         ("trained by", tags.get("trained_by", "not recorded")),
-        ("MLflow run", _or_reason(lambda: f"[{run}]({tracker(settings).link(run)})") if run else "not recorded"),
+        ("MLflow run", _or_reason(lambda: _run_link(run)) if run else "not recorded"),
         ("build or run", f"`{tags.get('correlation_id') or 'not recorded'}`"),
         ("registered", f"{model.created:%Y-%m-%d %H:%M} UTC"),
         ("digest", f"`{model.digest}`"),
@@ -188,7 +178,9 @@ def _before(model: RegisteredModel, environment: Environment) -> str:
     settings = get_settings()
     names = environment_names(settings.environments)
     events = (
-        event for name in names[: names.index(environment.name) + 1] for event in ledger(settings).history(name).events
+        event
+        for name in names[: names.index(environment.name) + 1]
+        for event in backend(settings).ledger().history(name).events
     )
     rows: Rows = [
         (each.environment, f"{each.at:%Y-%m-%d %H:%M} UTC", each.kind, each.by, each.reason, _details(each.details))
@@ -250,13 +242,14 @@ def show_evidence(model: RegisteredModel, environment: Environment, started_by: 
 def _find_opponent(model: RegisteredModel, environment: Environment) -> Opponent:
     """What is live where the candidate is to go, as far as the two can be compared."""
     settings = get_settings()
-    live = endpoint(environment.name, settings).status().live
+    live = release_target(environment.name, settings).endpoint().status().live
     if live is None:
         return Opponent(summary=f"Nothing is live in {environment.name}: this is its first release.")
     if live.name != model.name:
         return Opponent(summary=f"{live.label} is live, a model of another name: it can't be compared.")
     try:
-        return Opponent(model=registry(settings).get(live.name, live.version), summary=f"{live.label} is live.")
+        registered = backend(settings).registry().get(live.name, live.version)
+        return Opponent(model=registered, summary=f"{live.label} is live.")
     except PlatformError as error:
         return Opponent(summary=f"{live.label} is live, and can't be compared: {error}")
 
@@ -295,7 +288,7 @@ def _compare(model: RegisteredModel, live: RegisteredModel | None) -> Compared:
     if not source:
         return Compared(assessment=None, problem="The registry doesn't say where its images are (`source_uri`).")
     settings = get_settings()
-    models = registry(settings)
+    models = backend(settings).registry()
     frame = read_manifest(model.tags["data_uri"])
     bundles = [models.download(each, settings.path("verified")) for each in (model, live) if each is not None]
     assessment = assess(bundles[0], bundles[1] if live else None, frame, source)

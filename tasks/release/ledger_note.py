@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect import get_run_logger
 
-from infra.backend import ledger
+from infra.backend import backend
 from infra.ports import LiveModel, RegisteredModel
 from infra.releases.ledger import SERVING, EventKind, ReleaseEvent, ReleaseLedger
 from infra.runs.correlation import root_run
@@ -37,7 +37,7 @@ def note(
     Raises:
         LedgerBroken: The newest events are not whole; nothing is written.
     """
-    events, run = ledger(get_settings()), root_run()
+    events, run = backend(get_settings()).ledger(), root_run()
     about = model.as_live if isinstance(model, RegisteredModel) else model
     earlier = _earlier(events, environment, kind, about, run)
     if earlier is not None:

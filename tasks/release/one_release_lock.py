@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from prefect import get_run_logger, runtime
 
-from infra.backend import exclusive
+from infra.backend import backend
 from infra.config.environments import Environment
 from infra.settings import get_settings
 from tasks.release.release_runs import releasing_now
@@ -36,7 +36,7 @@ def one_release_at_a_time(environment: Environment) -> Iterator[None]:
     announcement.start()
     with ExitStack() as lock:
         try:
-            lock.enter_context(exclusive(f"endpoints/{environment.name}/release", get_settings()))
+            lock.enter_context(backend(get_settings()).exclusive(f"endpoints/{environment.name}/release"))
         finally:
             announcement.cancel()
         yield

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from infra.backend import endpoint, registry
+from infra.backend import backend, release_target
 from infra.config.environments import Environment
 from infra.errors import NothingToRollBackTo, PlatformError, SmokeTestFailed
 from infra.ports import Candidate, Endpoint, LiveModel, RunningVersion
@@ -26,7 +26,7 @@ class Before(Result):
 @stage("Version before", "find what {environment.name} ran before")
 def version_before(environment: Environment) -> Before:
     """Which version is to come back. A rerun is told the same, so it doesn't roll back what came back."""
-    return Before(model=endpoint(environment.name, get_settings()).status().previous)
+    return Before(model=release_target(environment.name, get_settings()).endpoint().status().previous)
 
 
 @stage("Roll back", "roll back {environment.name}", always=True)
@@ -45,7 +45,7 @@ def roll_back(environment: Environment, before: LiveModel | None, reason: str, b
         NothingToRollBackTo: The environment has no previous version, or another one than `before` by now.
         SmokeTestFailed: The previous version answers wrong; nothing was switched.
     """
-    target = endpoint(environment.name, get_settings())
+    target = release_target(environment.name, get_settings()).endpoint()
     live = confirm_live(environment, _bring_back(target, before, environment).digest)
     _record(live, target.status().previous, environment, reason, by)
     return live
@@ -54,7 +54,7 @@ def roll_back(environment: Environment, before: LiveModel | None, reason: str, b
 @stage("Go back", "go back to {candidate.model.name} v{candidate.model.version} in {environment.name}", always=True)
 def go_back(candidate: Candidate, checked: Releasable, environment: Environment, reason: str, by: str) -> Live:
     """A named version takes over; the bad one is marked. Raises as `switch_traffic` does."""
-    target = endpoint(environment.name, get_settings())
+    target = release_target(environment.name, get_settings()).endpoint()
     target.switch(candidate)
     live = confirm_live(environment, checked.model.digest)
     _record(live, target.status().previous, environment, reason, by)
@@ -63,7 +63,7 @@ def go_back(candidate: Candidate, checked: Releasable, environment: Environment,
 
 def _record(live: Live, bad: LiveModel | None, environment: Environment, reason: str, by: str) -> None:
     """Mark the bad version, and let registry and ledger say what serves again. Repeating it does no harm."""
-    models = registry(get_settings())
+    models = backend(get_settings()).registry()
     if bad is not None and bad.digest != live.model.digest:
         models.tag(models.get(bad.name, bad.version), {f"rolled_back.{environment.name}": reason or "no reason given"})
     good = models.get(live.model.name, live.model.version)
@@ -111,5 +111,5 @@ def _verified_bundle(model: LiveModel) -> Path:
     bundle = folder / model.digest
     if bundle.is_dir():
         return bundle
-    models = registry(get_settings())
+    models = backend(get_settings()).registry()
     return models.download(models.get(model.name, model.version), folder)

@@ -7,7 +7,7 @@ from typing import Final
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import endpoint, records_store, secrets
+from infra.backend import release_target
 from infra.config.environments import Environment, endpoint_key
 from infra.config.gates import Shadow
 from infra.errors import EndpointUnreachable, RequestRejected, ShadowDisagrees
@@ -59,8 +59,8 @@ def shadow(candidate: Candidate, environment: Environment) -> Shadowed:
     images = _fetch(environment, gate.images)
     if not images:
         return _nothing_compared(candidate, environment, _no_images(environment))
-    key = secrets(environment.name, settings).ensure(endpoint_key(environment.name))
-    status = endpoint(environment.name, settings).status()
+    key = release_target(environment.name, settings).secrets().ensure(endpoint_key(environment.name))
+    status = release_target(environment.name, settings).endpoint().status()
     with (
         ScoringClient(status.url, key, sampled=False) as live,
         ScoringClient(candidate.url, key, sampled=False) as new,
@@ -83,7 +83,7 @@ def shadow(candidate: Candidate, environment: Environment) -> Shadowed:
 
 def _fetch(environment: Environment, images: int) -> dict[str, bytes]:
     """The newest images by URL, all of them before the first is replayed: newer ones take their places."""
-    urls = newest_images(records_store(environment.name, get_settings()), environment.name, images)
+    urls = newest_images(release_target(environment.name, get_settings()).records_store(), environment.name, images)
     fetched: dict[str, bytes] = {}
     room = FETCHED_BYTES
     with ThreadPoolExecutor(READERS, thread_name_prefix="images") as pool:
@@ -182,7 +182,7 @@ def _show(
 
 def _discarded(agreement: Agreement, candidate: Candidate, environment: str, gate: Shadow) -> ShadowDisagrees:
     """What to raise, once the candidate is gone and the ledger knows."""
-    endpoint(environment, get_settings()).discard(candidate)
+    release_target(environment, get_settings()).endpoint().discard(candidate)
     reason = (
         f"{candidate.model.label} agrees with the live version of {environment} on {agreement.share:.1%} of "
         f"{len(agreement.pairs)} images; at least {gate.min_agreement:.1%} is wanted."

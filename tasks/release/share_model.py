@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import shared_models
+from infra.backend import release_target
 from infra.config.environments import Environment
 from infra.ports import RegisteredModel
 from infra.settings import get_settings
@@ -31,7 +31,7 @@ def promote(model: RegisteredModel, bundle: str, environment: Environment) -> Pr
     Raises:
         ConfigurationError: There is no such registry, or it has the version with other bytes.
     """
-    shared = shared_models(environment.name, get_settings())
+    shared = release_target(environment.name, get_settings()).shared_models()
     if shared is None:
         get_run_logger().info("%s isn't on Azure: `azure.model_registry` doesn't count.", environment.name)
         return Promoted(url="")

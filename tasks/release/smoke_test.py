@@ -6,7 +6,7 @@ from time import perf_counter
 
 from pydantic import SecretStr
 
-from infra.backend import endpoint, secrets
+from infra.backend import release_target
 from infra.config.environments import Environment, endpoint_key
 from infra.errors import AccessDenied, RequestRejected, SmokeTestFailed
 from infra.ports import Candidate, LiveModel, RunningVersion
@@ -37,7 +37,7 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     """
     settings = get_settings()
     opened = open_bundle(Path(bundle), verify=False)
-    key = secrets(environment.name, settings).ensure(endpoint_key(environment.name))
+    key = release_target(environment.name, settings).secrets().ensure(endpoint_key(environment.name))
     with (
         ScoringClient(candidate.url, key, sampled=False) as client,
         ScoringClient(candidate.url, SecretStr("wrong")) as stranger,
@@ -62,7 +62,7 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
     as_expected = f"{len(opened.golden)} golden images, error cases, authentication; latency {p95:.0f} ms (p95)."
     show_gate(f"smoke-test-{environment.name}", gate_results("smoke test", problems, if_none=as_expected))
     if problems:
-        endpoint(environment.name, settings).discard(candidate)
+        release_target(environment.name, settings).endpoint().discard(candidate)
         note(environment.name, "failed", candidate.model, by="smoke test", reason="; ".join(problems))
         raise SmokeTestFailed(f"{candidate.model.label}: {'; '.join(problems)}.")
     return Smoke(golden_images=len(opened.golden), latency_p95_ms=round(p95, 2))
@@ -70,7 +70,7 @@ def smoke_test(candidate: Candidate, bundle: str, environment: Environment) -> S
 
 def wrong_golden_answers(version: RunningVersion, bundle: Path, environment: Environment) -> list[str]:
     """What a version that runs answers otherwise than its bundle expects; asked at its own address."""
-    key = secrets(environment.name, get_settings()).ensure(endpoint_key(environment.name))
+    key = release_target(environment.name, get_settings()).secrets().ensure(endpoint_key(environment.name))
     with ScoringClient(version.url, key, sampled=False, cookie=version.cookie) as client:
         return [*_wrong_model(client, version.model), *_wrong_answers(client, open_bundle(bundle, verify=False))]
 

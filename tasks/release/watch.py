@@ -5,7 +5,7 @@ from typing import Final
 
 from prefect import get_run_logger
 
-from infra.backend import endpoint, ledger
+from infra.backend import backend, release_target
 from infra.config.environments import Environment
 from infra.config.gates import Watch
 from infra.errors import EndpointUnreachable, PlatformError, WatchFailed
@@ -39,7 +39,7 @@ def watch(live: Live, environment: Environment) -> Live:
     limits = environment.gates.watch
     if limits is None or _settled(environment.name, live.model.digest):
         return live
-    target = endpoint(environment.name, get_settings())
+    target = release_target(environment.name, get_settings()).endpoint()
     watched = _Watched(target, live, environment, limits)
     problems = watched.run()
     if watched.replaced:
@@ -123,7 +123,7 @@ class _Watched:
 
 def _settled(environment: str, digest: str) -> bool:
     """Whether the ledger tells more of this version's last switch than that it was made."""
-    for event in ledger(get_settings()).newest(environment):
+    for event in backend(get_settings()).ledger().newest(environment):
         if event.kind in SERVING or event.kind == "settled":
             return event.kind != "switched" and event.model.digest == digest
     return False

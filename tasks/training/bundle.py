@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 
-from infra.backend import folders
+from infra.backend import backend
 from infra.settings import get_settings
 from infra.version import revision
 from model.bundle.read import BundleRef, Lineage
@@ -45,7 +45,7 @@ def seal_bundle(data: DataVersion, config: TrainingConfig, training: Training) -
         environment=package_versions("torch", "pytorch-lightning", "onnx", "onnxruntime", "numpy", "pillow"),
     )
     settings, key = get_settings(), _bundle_key(data, config, training)
-    store = folders(settings)
+    store = backend(settings).folders()
     checkpoint = store.fetch(training.directory) / PurePosixPath(training.checkpoint).name
     bundle = build_bundle(
         checkpoint, data, settings.path("bundles") / key, name=data.name, lineage=lineage, history=training.history
@@ -58,4 +58,4 @@ def seal_bundle(data: DataVersion, config: TrainingConfig, training: Training) -
 
 def local_bundle(bundle: BundleRef) -> Path:
     """The folder of a sealed bundle on this machine; its bytes are not verified yet."""
-    return folders(get_settings()).fetch(bundle.path)
+    return backend(get_settings()).folders().fetch(bundle.path)

@@ -1,6 +1,6 @@
 """Finds the model that is live, which a candidate is compared with."""
 
-from infra.backend import endpoint, registry
+from infra.backend import backend, release_target
 from infra.ports import RegisteredModel
 from infra.settings import get_settings
 from model.bundle.read import BundleRef
@@ -20,10 +20,10 @@ def find_champion(name: str, environments: tuple[str, ...]) -> Champion:
     A model of another data set is no champion, and where nothing is released to, nobody has to be beaten.
     """
     settings = get_settings()
-    live = endpoint(environments[-1], settings).status().live if environments else None
+    live = release_target(environments[-1], settings).endpoint().status().live if environments else None
     if live is None or live.name != name:
         return Champion(model=None)
-    return Champion(model=registry(settings).get(live.name, live.version))
+    return Champion(model=backend(settings).registry().get(live.name, live.version))
 
 
 @stage("Find opponent", "opponent of {bundle.name}", always=True)
@@ -32,4 +32,4 @@ def find_opponent(champion: RegisteredModel | None, bundle: BundleRef) -> Champi
     if champion is None or champion.digest != bundle.digest:
         return Champion(model=champion)
     beaten = champion.tags.get("judged_against")
-    return Champion(model=registry(get_settings()).get(champion.name, int(beaten)) if beaten else None)
+    return Champion(model=backend(get_settings()).registry().get(champion.name, int(beaten)) if beaten else None)

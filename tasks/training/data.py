@@ -7,7 +7,7 @@ from typing import Any
 from prefect import get_run_logger
 from pydantic import Field
 
-from infra.backend import data_catalogue, data_root, samples
+from infra.backend import backend
 from infra.ports import RegisteredModel
 from infra.settings import Settings, get_settings
 from infra.stores.sample_data import SAMPLES
@@ -91,7 +91,7 @@ class ValidatedData(Frozen):
 def locate_data(request: DataRequest) -> Source:
     """Fetch a sample data set, or take the source as it is."""
     settings = get_settings()
-    uri = samples(request.source, settings) if request.source in SAMPLES else request.source
+    uri = backend(settings).samples(request.source) if request.source in SAMPLES else request.source
     return Source(
         uri=uri,
         name=name_of(request),
@@ -102,7 +102,7 @@ def locate_data(request: DataRequest) -> Source:
 
 def _manifests(settings: Settings) -> str:
     """The folder or URL of all data versions."""
-    return f"{data_root(settings)}/data"
+    return f"{backend(settings).data_root()}/data"
 
 
 def name_of(request: DataRequest) -> str:
@@ -137,13 +137,13 @@ def build_data_manifest(source: Source, split: SplitConfig) -> Manifest:
 
 def list_data(data: DataVersion) -> None:
     """List a data version in the backend's catalogue, where it has one."""
-    if data_catalogue(get_settings()) is not None:
+    if backend(get_settings()).data_catalogue() is not None:
         _register_data(data)
 
 
 @stage("List data", "list {data.name}@{data.version}", key=lambda data: key_of("listed", data.manifest_uri, code=[]))
 def _register_data(data: DataVersion) -> Listed:
-    catalogue = data_catalogue(get_settings())
+    catalogue = backend(get_settings()).data_catalogue()
     assert catalogue is not None
     link = catalogue.register(data)
     create_link_artifact(key="data-asset", link=link, link_text=data.label, description=f"Data {data.label}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import fsspec
 
-from infra.backend import data_root, tracker
+from infra.backend import backend
 from infra.errors import PlatformError
 from infra.settings import Settings
 from infra.training import TrainingJob, TrainingUpdate
@@ -80,7 +80,7 @@ def describe_job(key: str, data: DataVersion, config: TrainingConfig) -> Trainin
 
 def training_state(key: str, settings: Settings) -> TrainingState:
     """The state of the training of this key."""
-    return TrainingState(settings.path("training", key), f"{data_root(settings)}/training/{key}")
+    return TrainingState(settings.path("training", key), f"{backend(settings).data_root()}/training/{key}")
 
 
 def fit_network(job: TrainingJob, settings: Settings, see: See, stop: Callable[[], bool] | None = None) -> "FitResult":
@@ -101,7 +101,7 @@ def fit_network(job: TrainingJob, settings: Settings, see: See, stop: Callable[[
         return fit(job.data, job.config, state.directory, stop=stop)
     state.fetch()
     meter = ProgressMeter(_resume(state, job.config, see))
-    experiment = tracker(settings)
+    experiment = backend(settings).tracker()
     run = experiment.start(
         job.key,
         experiment=job.data.name,

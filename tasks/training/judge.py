@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefect import get_run_logger
 
-from infra.backend import registry, tracker
+from infra.backend import backend
 from infra.ports import RegisteredModel
 from infra.settings import get_settings
 from model.bundle.read import BundleRef
@@ -48,7 +48,7 @@ def evaluate_and_judge(
     from model.evaluation.verdict import judge
 
     settings = get_settings()
-    champion = registry(settings).download(opponent, settings.path("champions")) if opponent else None
+    champion = backend(settings).registry().download(opponent, settings.path("champions")) if opponent else None
     frame = read_manifest(data.manifest_uri)
     assessment = assess(local_bundle(bundle), champion, frame, data.source_uri, seed=gates.seed)
     verdict = judge(assessment, gates)
@@ -78,7 +78,7 @@ def _tracked_key(bundle: BundleRef, judgement: Judgement, training: Training) ->
 @stage("Track evaluation", "metrics of {bundle.name}", key=_tracked_key)
 def track_evaluation(bundle: BundleRef, judgement: Judgement, training: Training) -> Result:
     """Put the test metrics and plots beside the curves, where runs are compared."""
-    experiment = tracker(get_settings())
+    experiment = backend(get_settings()).tracker()
     experiment.log(training.tracking_run, scalars(judgement.evaluation), step=training.epochs)
     with TemporaryDirectory(prefix="ahc-plots-") as folder:
         for name, uri in judgement.plots.items():

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from prefect import get_run_logger
 
-from infra.backend import lake
+from infra.backend import backend
 from infra.ports import RegisteredModel
 from infra.runs.correlation import correlation_id
 from infra.settings import get_settings
@@ -67,7 +67,7 @@ def publish_metrics(model: RegisteredModel, judgement: Judgement, data: DataVers
         "correlation_id": model.tags.get("correlation_id") or correlation_id(),
     }
     rows = [{**facts, "metric": name, "value": value} for name, value in scalars(judgement.evaluation).items()]
-    table, day = f"{lake(get_settings())}/{TABLE}", {"date": f"{registered:%Y-%m-%d}"}
+    table, day = f"{backend(get_settings()).lake()}/{TABLE}", {"date": f"{registered:%Y-%m-%d}"}
     url = write_part(table, day, model.digest[:DIGITS], rows, metrics_schema())
     get_run_logger().info("%d metrics of %s are in %s", len(rows), model.label, url)
     return Published(url=url)

@@ -2,7 +2,7 @@
 
 from prefect import get_run_logger
 
-from infra.backend import registry
+from infra.backend import backend
 from infra.ports import RegisteredModel
 from infra.runs.correlation import correlation_id
 from infra.settings import get_settings
@@ -32,23 +32,27 @@ def register(bundle: BundleRef, judgement: Judgement, data: DataVersion, trainin
     """Store the bundle as the next version, with its lineage, metrics and verdict; once for each digest."""
     folder = local_bundle(bundle)
     lineage = open_bundle(folder, digest=bundle.digest).lineage
-    model = registry(get_settings()).register(
-        folder,
-        name=bundle.name,
-        digest=bundle.digest,
-        tags={
-            "verdict": judgement.verdict.outcome,
-            "verdict_reason": judgement.verdict.reason,
-            "judged_against": str(judgement.champion.version) if judgement.champion else "",
-            "data_version": data.version,
-            "data_uri": data.manifest_uri,
-            "source_uri": data.source_uri,
-            "code": lineage.code,
-            "mlflow_run": training.tracking_run,
-            "trained_by": started_by(),
-            "correlation_id": correlation_id(),
-        },
-        metrics=scalars(judgement.evaluation),
+    model = (
+        backend(get_settings())
+        .registry()
+        .register(
+            folder,
+            name=bundle.name,
+            digest=bundle.digest,
+            tags={
+                "verdict": judgement.verdict.outcome,
+                "verdict_reason": judgement.verdict.reason,
+                "judged_against": str(judgement.champion.version) if judgement.champion else "",
+                "data_version": data.version,
+                "data_uri": data.manifest_uri,
+                "source_uri": data.source_uri,
+                "code": lineage.code,
+                "mlflow_run": training.tracking_run,
+                "trained_by": started_by(),
+                "correlation_id": correlation_id(),
+            },
+            metrics=scalars(judgement.evaluation),
+        )
     )
     model_registered(model, judgement.verdict.outcome)
     get_run_logger().info("Registered %s, digest %s.", model.label, model.digest)

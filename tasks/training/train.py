@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from infra.backend import exclusive, folders, tracker, trainer
+from infra.backend import backend, trainer
 from infra.errors import TrainingJobFailed
 from infra.runs.cancellation import run_is_cancelled
 from infra.settings import Settings, get_settings
@@ -52,7 +52,7 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
     key = training_key(data, config)
     job = describe_job(key, data, config)
     # Two runs that want the same training: one makes it, the other waits and finds it made.
-    with exclusive(f"training/{key}", settings):
+    with backend(settings).exclusive(f"training/{key}"):
         progress = TrainingProgress()
         elsewhere = trainer(settings)
         if elsewhere is None:
@@ -60,12 +60,12 @@ def train(data: DataVersion, config: TrainingConfig) -> Training:
         else:
             result = fetch_result(key, settings) or _fit_elsewhere(elsewhere, job, settings, progress)
         directory, best = settings.path("training", key), Path(result.checkpoint).name
-        place = folders(settings).publish(directory, f"training/{key}", files=(best,))
+        place = backend(settings).folders().publish(directory, f"training/{key}", files=(best,))
         progress.end()
         history = tuple({"epoch": report.epoch, **metrics_of(report)} for report in result.history)
         curves = training_curves(history)
         picture("training-curves", curves, f"Training of {data.name}@{data.version}")
-        experiment = tracker(settings)
+        experiment = backend(settings).tracker()
         run = experiment.start(key, experiment=data.name, parameters=config.model_dump(mode="json"), tags={})
         experiment.log_files(run, _tracked_files(directory, curves))
         experiment.end(run, succeeded=True)
@@ -113,7 +113,7 @@ def fit_here(job: TrainingJob) -> Fitted:
     settings = get_settings()
     progress = TrainingProgress(records=True)
     # A machine that was given up may not be gone yet: its successor waits until it is.
-    with exclusive(f"training/{job.key}/fit", settings), asked_to_stop(run_is_cancelled) as stop:
+    with backend(settings).exclusive(f"training/{job.key}/fit"), asked_to_stop(run_is_cancelled) as stop:
         try:
             fit_network(job, settings, progress.update, stop)
         except TrainingInterrupted:

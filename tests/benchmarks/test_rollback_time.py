@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from infra.backend import endpoint, registry
+from infra.backend import backend, release_target
 from infra.ports import LiveModel
 from infra.settings import Settings
 from tests.conftest import settings_environment
@@ -23,7 +23,7 @@ ENVIRONMENT = "test"
 @pytest.fixture
 def settings(prefect_server: Settings, tmp_path) -> Iterator[Settings]:
     """Version 2 is live, version 1 is warm."""
-    target, models = endpoint(ENVIRONMENT, prefect_server), registry(prefect_server)
+    target, models = release_target(ENVIRONMENT, prefect_server).endpoint(), backend(prefect_server).registry()
     for number in (1, 2):
         folder = tmp_path / f"v{number}"
         bundle = make_bundle(folder, code=f"version {number}")
@@ -35,7 +35,7 @@ def settings(prefect_server: Settings, tmp_path) -> Iterator[Settings]:
 
 def seconds_until_back(settings: Settings, roll_back: Callable[[], object]) -> tuple[float, float]:
     """Until another version answers clients, and until whoever asked knows."""
-    target = endpoint(ENVIRONMENT, settings)
+    target = release_target(ENVIRONMENT, settings).endpoint()
     bad = target.status().live
     changed: list[float] = []
 

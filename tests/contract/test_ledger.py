@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from infra.backend import ledger as ledger_of
+from infra.backend import backend
 from infra.errors import LedgerBroken
 from infra.ports import LiveModel
 from infra.releases.ledger import last_word
@@ -69,7 +69,7 @@ def files(request, tmp_path):
 
 @pytest.fixture
 def ledger(files):
-    return ledger_of(files.settings)
+    return backend(files.settings).ledger()
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_writer_that_is_killed_loses_nothing_it_was_told_and_the_next_one_goes
 
 def test_a_writer_that_dies_in_the_middle_of_a_file_leaves_none_that_counts(tmp_path):
     settings = Settings(home=tmp_path / "home")
-    ledger = ledger_of(settings)
+    ledger = backend(settings).ledger()
     first = ledger.append("test", "started", ONE, by="ann", run="run")
 
     with writer(settings, "run", 1, size=100_000, limit=5_000) as process:
@@ -241,7 +241,7 @@ def test_a_writer_that_dies_in_the_middle_of_a_file_leaves_none_that_counts(tmp_
 
 @pytest.mark.azure
 def test_an_event_whose_answer_got_lost_is_written_once(bench, cloud):
-    ledger = ledger_of(cloud)
+    ledger = backend(cloud).ledger()
     bench.fault(host=r"blob\.core\.windows\.net", method="PUT", path="00000001.json", reset="after", times=1)
     event = ledger.append("test", "started", ONE, by="ann", run="run")
     assert ledger.events("test") == [event]

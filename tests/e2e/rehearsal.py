@@ -228,14 +228,14 @@ class Rehearsal:
         return _message(done)
 
     def _rolled_back(self, version: int) -> str:
-        from infra.backend import registry
+        from infra.backend import backend
 
         bad = self.live("production")
         began = time.monotonic()
         self.ahc("rollback", "production", "--reason", "rehearsed")
         seconds = time.monotonic() - began
         assert self.live("production") == version
-        marked = registry(self.settings).get(NAME, bad).tags["rolled_back.production"]
+        marked = backend(self.settings).registry().get(NAME, bad).tags["rolled_back.production"]
         assert marked == "rehearsed"
         return f"{seconds:.1f} s with the start of the command; v{bad} is marked as rolled back: {marked}"
 
@@ -299,12 +299,12 @@ class Rehearsal:
 
     @contextmanager
     def _clients(self, *environments: str) -> Iterator[None]:
-        from infra.backend import secrets
+        from infra.backend import release_target
         from infra.config.environments import endpoint_key
 
         with ExitStack() as clients:
             for name in environments:
-                key = secrets(name, self.settings).get(endpoint_key(name)).get_secret_value()
+                key = release_target(name, self.settings).secrets().get(endpoint_key(name)).get_secret_value()
                 port = self._endpoints + list(ENVIRONMENTS).index(name) + 1
                 images = tuple(colour_image(image) for image in IMAGES)
                 self.report.clients[name] = clients.enter_context(Load(port, key, images=images, pause=self._pause))
@@ -319,26 +319,31 @@ class Rehearsal:
 
     def version(self, **bundle: Any) -> int:
         """Register one more version, of bytes of its own; answers its number."""
-        from infra.backend import registry
+        from infra.backend import backend
 
         self._versions += 1
         folder = self._folder / "bundles" / str(self._versions)
         ref = make_bundle(folder, code=f"version {self._versions}", **bundle)
         lineage = {"data_version": "0" * 16, "data_uri": "memory://", "code": f"version {self._versions}"}
         tags = {"verdict": "promote", "verdict_reason": "made for a rehearsal", "mlflow_run": "rehearsal", **lineage}
-        return registry(self.settings).register(folder, name=NAME, digest=ref.digest, tags=tags, metrics={}).version
+        return (
+            backend(self.settings)
+            .registry()
+            .register(folder, name=NAME, digest=ref.digest, tags=tags, metrics={})
+            .version
+        )
 
     def live(self, environment: str) -> int:
         """The version that the endpoint itself reports; 0 where it runs none."""
-        from infra.backend import endpoint
+        from infra.backend import release_target
 
-        model = endpoint(environment, self.settings).status().live
+        model = release_target(environment, self.settings).endpoint().status().live
         return model.version if model else 0
 
     def events(self, environment: str) -> list[Any]:
-        from infra.backend import ledger
+        from infra.backend import backend
 
-        return ledger(self.settings).events(environment)
+        return backend(self.settings).ledger().events(environment)
 
     def _trigger(self, version: int, environment: str) -> list[str]:
         given = {"name": NAME, "version": version, "environment": environment, "by": "Bob"}

@@ -19,7 +19,7 @@ from deployments.server.connection import server
 from deployments.server.deploy import deploy_files
 from flows.reconciliation import reconciliation
 from infra.azure.machine_learning.registration_queue import ASIDE, QUEUE, QueuedNotices
-from infra.backend import endpoint, ledger, registry
+from infra.backend import backend, release_target
 from infra.errors import AccessDenied
 from infra.local.platform.platform import Platform
 from infra.local.platform.prefect_settings import prefect_environment, use_prefect
@@ -89,8 +89,10 @@ class House:
     def register(self, version: int, folder: Path) -> RegisteredModel:
         """Register another version of `food` with the verdict promote."""
         bundle = make_bundle(folder / f"bundle-{version}", name="food", code=f"code {version}")
-        return registry(self.settings).register(
-            Path(bundle.path), name="food", digest=bundle.digest, tags={"verdict": "promote"}, metrics={}
+        return (
+            backend(self.settings)
+            .registry()
+            .register(Path(bundle.path), name="food", digest=bundle.digest, tags={"verdict": "promote"}, metrics={})
         )
 
     def run(self, deployment: str, **parameters: Any) -> Any:
@@ -171,7 +173,7 @@ def test_all_triggers_at_once_start_one_run_also_after_a_restart(house: House, t
     [release] = house.runs("release")
     asked = {"environment": "test", "name": "food", "version": model.version, "by": "trigger"}
     assert release.parameters == asked
-    assert registry(house.settings).get("food", model.version).tags["triggered.test"] == str(release.id)
+    assert backend(house.settings).registry().get("food", model.version).tags["triggered.test"] == str(release.id)
     house.go()
     house.ended(release.id)
     house.stop()
@@ -286,11 +288,11 @@ def test_a_notice_is_ended_when_its_release_is_started_and_nonsense_is_put_aside
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(service.certificate))
         queue = Queue(service.url, Identity())
         # The backend of one machine has no queue; this one is real.
-        monkeypatch.setattr("tasks.reconciliation.reconcile.notices", lambda _: queue)
+        monkeypatch.setattr("infra.local.backend.LocalBackend.notices", lambda _: queue)
         monkeypatch.setattr("tasks.reconciliation.reconcile.TRIES", 3)
         for name in (QUEUE, ASIDE):
             service.create(name)
-        coming = len(registry(house.settings).versions("food")) + 1
+        coming = len(backend(house.settings).registry().versions("food")) + 1
         service.put(QUEUE, event("food", coming))
         service.put(QUEUE, "nonsense")
 
@@ -320,23 +322,23 @@ def _time_passes(service: QueueService, queue: Queue) -> None:
 def test_repair_starts_what_is_stopped_and_lets_the_records_say_what_runs(house: House, tmp_path: Path) -> None:
     settings = house.settings
     model = house.register(5, tmp_path)
-    place = endpoint("test", settings)
+    place = release_target("test", settings).endpoint()
     live = LiveModel(name=model.name, version=model.version, digest=model.digest)
-    place.switch(place.deploy(registry(settings).download(model, tmp_path / "verified"), live))
+    place.switch(place.deploy(backend(settings).registry().download(model, tmp_path / "verified"), live))
     try:
         found = reconciliation()
         assert len(found.differences["test"]) == 2, "neither registry nor ledger know of it"
         assert reconciliation(repair=True).differences == {}
-        champion = registry(settings).champion("food", "test")
+        champion = backend(settings).registry().champion("food", "test")
         assert champion is not None
         assert champion.digest == model.digest
-        [event_] = ledger(settings).events("test")
+        [event_] = backend(settings).ledger().events("test")
         assert (event_.kind, event_.model, event_.by) == ("repaired", live, "repair")
 
         place.stop()
         assert reconciliation(repair=True).repaired == ("test: its endpoint was stopped, and is running",)
         assert place.status().live == live
         assert reconciliation(repair=True).repaired == ()
-        assert len(ledger(settings).events("test")) == 1
+        assert len(backend(settings).ledger().events("test")) == 1
     finally:
         place.stop()

@@ -13,7 +13,7 @@ from flows.rollback import rollback
 from infra.azure.access.resources import environment_resources
 from infra.azure.endpoint.environment import BUNDLES
 from infra.azure.storage.blobs import blob_service
-from infra.backend import endpoint, ledger, registry, secrets
+from infra.backend import backend, release_target
 from infra.config.environments import endpoint_key, load_environment
 from infra.ports import RegisteredModel
 from infra.settings import get_settings
@@ -46,7 +46,9 @@ class Platform:
         ref = make_bundle(folder, code=f"version {version}", **bundle)
         lineage = {name: str(getattr(open_bundle(folder).lineage, name)) for name in LINEAGE_TAGS}
         tags = {"verdict": "promote", "mlflow_run": "run", **lineage}
-        model = registry(get_settings()).register(folder, name=ref.name, digest=ref.digest, tags=tags, metrics={})
+        model = (
+            backend(get_settings()).registry().register(folder, name=ref.name, digest=ref.digest, tags=tags, metrics={})
+        )
         assert model.version == version
         return model
 
@@ -56,16 +58,16 @@ class Platform:
         return str(state.name)
 
     def live(self, environment: str = "test") -> tuple[int, str]:
-        status = endpoint(environment, get_settings()).status()
+        status = release_target(environment, get_settings()).endpoint().status()
         return status.live.version, status.live.digest
 
     def load(self, environment: str = "test") -> ConstantLoad:
         settings = get_settings()
-        key = secrets(environment, settings).ensure(endpoint_key(environment))
-        return ConstantLoad(endpoint(environment, settings).status().url, key)
+        key = release_target(environment, settings).secrets().ensure(endpoint_key(environment))
+        return ConstantLoad(release_target(environment, settings).endpoint().status().url, key)
 
     def told(self, environment: str = "test") -> list[tuple[str, int]]:
-        return [(item.kind, item.model.version) for item in ledger(get_settings()).events(environment)]
+        return [(item.kind, item.model.version) for item in backend(get_settings()).ledger().events(environment)]
 
 
 def described(folder: Path, **environments: dict[str, Any]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.backend import endpoint, ledger, registry
+from infra.backend import backend, release_target
 from infra.local.platform.platform import Platform
 from infra.local.platform.prefect_settings import prefect_environment, use_prefect
 from infra.ports import EndpointStatus
@@ -150,7 +150,7 @@ def released(
     bundle = make_bundle(folder / "bundle", name="colours")
     lineage = {"data_version": "0" * 16, "data_uri": "memory://", "code": "test", "mlflow_run": "a run"}
     tags = {"verdict": "promote", **lineage}
-    registry(server).register(Path(bundle.path), name="colours", digest=bundle.digest, tags=tags, metrics={})
+    backend(server).registry().register(Path(bundle.path), name="colours", digest=bundle.digest, tags=tags, metrics={})
     with standing_in() as organisation:
         stage_waits(organisation, build=815)
         approve(organisation, JANSEN, "checked on 200 photos")
@@ -178,7 +178,9 @@ def nightly(run: Run) -> Build:
 def status_of(environment: str, server: Settings, patience: float = 60) -> EndpointStatus:
     """Asked again where it took too long to answer, as it may on a busy machine."""
     deadline = time.monotonic() + patience
-    while (status := endpoint(environment, server).status()).live is None and time.monotonic() < deadline:
+    while (
+        status := release_target(environment, server).endpoint().status()
+    ).live is None and time.monotonic() < deadline:
         time.sleep(1)
     return status
 
@@ -223,7 +225,7 @@ def test_a_new_version_reaches_production_with_the_name_of_its_approver(released
         assert status.live is not None, status
         assert status.live.label == "colours v1"
         assert build.stages[environment].jobs["release"].environment == f"ahc-{environment}"
-    [approved] = [event for event in ledger(server).events("production") if event.kind == "approved"]
+    [approved] = [event for event in backend(server).ledger().events("production") if event.kind == "approved"]
     assert (approved.by, approved.reason) == ("Jansen@Contoso.com", "checked on 200 photos")
     # A second run of the stages attaches to the same runs.
     assert again.result == "Succeeded", again.told

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 
-from infra.backend import ledger
+from infra.backend import backend
 from infra.ports import LiveModel
 from infra.settings import get_settings
 
@@ -16,7 +16,7 @@ MODEL = LiveModel(name="photos", version=1, digest="ab" * 32)
 
 
 def main(run: str, count: int, size: int, limit: int) -> None:
-    writer = ledger(get_settings())
+    writer = backend(get_settings()).ledger()
     if limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra.backend import endpoint
+from infra.backend import release_target
 from infra.config.environments import Environment, environment_names
 from infra.local.endpoint.endpoint import LocalEndpoint
 from infra.settings import Settings
@@ -45,7 +45,7 @@ def local_endpoint(home: Path) -> Iterator[tuple[LocalEndpoint, SecretStr]]:
 def stop_endpoints(settings: Settings) -> None:
     """Those of every environment."""
     for name in environment_names(settings.environments):
-        endpoint(name, settings).stop()
+        release_target(name, settings).endpoint().stop()
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.flow_runs import suspend_flow_run
 
-from infra.backend import registry
+from infra.backend import backend
 from infra.config.environments import load_environment
 from infra.settings import get_settings
 from model.errors import DataRejected
@@ -71,7 +71,7 @@ def decided(folder: str, name: str) -> Count:
 def asked(name: str, version: int, environment: str, folder: str, by: str = "") -> Count:
     """Waits for a decision by the rules of an environment file in `folder`, as a release does."""
     target = load_environment(environment, Path(folder))
-    model = registry(get_settings()).get(name, version)
+    model = backend(get_settings()).registry().get(name, version)
     decide(model, target, by)
     if (Path(folder) / "broken").exists():
         raise DataRejected("Something else failed.")

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from infra.backend import registry
+from infra.backend import backend
 from infra.errors import SmokeTestFailed
 from infra.settings import get_settings
 from tasks.framework.events import model_registered
@@ -27,7 +27,7 @@ def release(name: str, version: int, environment: str, by: str = "") -> None:
 @pipeline("lifecycle", "lifecycle {data[source]}")
 def lifecycle(data: dict[str, str], version: int) -> None:
     """Registers nothing, but tells it; goes on until the file `go` is there."""
-    model = registry(get_settings()).get(data["source"], version)
+    model = backend(get_settings()).registry().get(data["source"], version)
     register(model.name, version)
     _wait_for(get_settings().home / "go")
 
@@ -35,7 +35,7 @@ def lifecycle(data: dict[str, str], version: int) -> None:
 @pipeline("training", "training")
 def register(name: str, version: int) -> None:
     """Tells that a version was registered, as the registration does."""
-    model_registered(registry(get_settings()).get(name, version), "promote")
+    model_registered(backend(get_settings()).registry().get(name, version), "promote")
 
 
 def _note(home: Path, line: str) -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from prefect import flow
 
-from infra.backend import endpoint, ledger, registry, secrets
+from infra.backend import backend, release_target
 from infra.config.environments import Environment, endpoint_key
 from infra.config.gates import Gates
 from infra.ports import Candidate, LiveModel, RegisteredModel
@@ -33,9 +33,9 @@ class Released:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self.folder = folder
-        self.endpoint: Any = endpoint(ENVIRONMENT, settings)
-        self.registry = registry(settings)
-        self.key = secrets(ENVIRONMENT, settings).ensure(endpoint_key(ENVIRONMENT))
+        self.endpoint: Any = release_target(ENVIRONMENT, settings).endpoint()
+        self.registry = backend(settings).registry()
+        self.key = release_target(ENVIRONMENT, settings).secrets().ensure(endpoint_key(ENVIRONMENT))
 
     def environment(self, **gates: Any) -> Environment:
         return environment_file(ENVIRONMENT).model_copy(update={"gates": Gates(**gates)})
@@ -63,10 +63,12 @@ class Released:
 
     def told(self) -> list[tuple[str, int, str]]:
         """Kind, version and author of what the ledger tells."""
-        return [(item.kind, item.model.version, item.by) for item in ledger(self.settings).events(ENVIRONMENT)]
+        return [
+            (item.kind, item.model.version, item.by) for item in backend(self.settings).ledger().events(ENVIRONMENT)
+        ]
 
     def last_reason(self) -> str:
-        return ledger(self.settings).events(ENVIRONMENT)[-1].reason
+        return backend(self.settings).ledger().events(ENVIRONMENT)[-1].reason
 
     def load(self, image: bytes = IMAGE) -> Load:
         return Load(int(self.endpoint.url.rpartition(":")[2]), self.key.get_secret_value(), images=(image,))

@@ -81,12 +81,14 @@ def mirror(as_json: AsJson = False) -> None:
     Example: `ahc devops mirror`
     """
     from infra.azure_devops.approvals import carry_over
-    from infra.backend import ledger
+    from infra.backend import backend
 
     settings = get_settings()
     project_file = read_project_file(settings.devops)
     with _organisation(_required(project_file)) as devops:
-        carried = carry_over(devops, project_file, ledger(settings).events, environment_names(settings.environments))
+        carried = carry_over(
+            devops, project_file, backend(settings).ledger().events, environment_names(settings.environments)
+        )
     if as_json:
         show.show_json(carried)
         return
@@ -105,23 +107,13 @@ def describe(change: "Change") -> str:
 
 
 def _set_up(project_file: ProjectFile, settings: Settings, *, dry_run: bool) -> "tuple[Change, ...]":
-    from urllib.parse import urlsplit
-
-    from infra.azure.access.resources import platform_resources, subscription
-    from infra.azure.provisioning.federation import pipelines_identity
-    from infra.azure.storage.key_vault import ensure_secret
     from infra.azure_devops.setup import Azure, set_up
-    from infra.azure_devops.webhook import SECRET
+    from infra.azure_devops.webhook import ensure_webhook_secret
 
     address = _required(project_file)
-    vault = platform_resources(settings).key_vault_url
-    azure = Azure(
-        identity=pipelines_identity(settings),
-        subscription_id=subscription(settings),
-        vault=(urlsplit(vault).hostname or "").partition(".")[0],
-    )
+    azure = Azure.of(settings)
     with _organisation(address) as devops:
-        return set_up(devops, project_file, azure, settings, lambda: ensure_secret(vault, SECRET), dry_run=dry_run)
+        return set_up(devops, project_file, azure, settings, lambda: ensure_webhook_secret(settings), dry_run=dry_run)
 
 
 def _conclusion(changes: "tuple[Change, ...]", *, dry_run: bool) -> str:

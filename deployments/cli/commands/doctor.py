@@ -10,9 +10,8 @@ from rich.text import Text
 from deployments.display import colours as show
 from infra.checks.machine_and_azure import check_azure, check_infrastructure
 from infra.errors import PlatformUnhealthy
-from infra.finding import Finding
+from infra.finding import Check, Finding, run_check
 from infra.settings import Settings, get_settings
-from model.errors import KnownError
 
 
 def doctor(
@@ -43,35 +42,31 @@ def doctor(
 
 def check_answers(environment: str, settings: Settings) -> Finding:
     """Whether the endpoint answers the golden images of its own model as that model's bundle says."""
-    try:
+
+    def find(name: str) -> Finding:
         wrong, count = _wrong_answers(environment, settings)
-    except KnownError as error:
-        return Finding(name="answers", ok=False, severity="blocks", detail=str(error), fix=error.next_step)
-    return Finding(
-        name="answers",
-        ok=not wrong,
-        severity="blocks",
-        detail=f"{len(wrong)} of {count} golden images answered wrong: {', '.join(wrong[:5])}"
-        if wrong
-        else f"all {count} golden images are answered as expected",
-        fix=f"`ahc rollback {environment}`, then look at the endpoint's log." if wrong else "",
-    )
+        if not wrong:
+            return Finding.of(name, f"all {count} golden images are answered as expected")
+        detail = f"{len(wrong)} of {count} golden images answered wrong: {', '.join(wrong[:5])}"
+        return Finding.of(name, detail, f"`ahc rollback {environment}`, then look at the endpoint's log.")
+
+    return run_check(Check("answers", find), outage="blocks")
 
 
 def _wrong_answers(environment: str, settings: Settings) -> tuple[list[str], int]:
-    from infra.backend import endpoint, registry, secrets
+    from infra.backend import backend, release_target
     from infra.config.environments import endpoint_key
     from infra.releases.scoring_client import ScoringClient
     from model.bundle.read import open_bundle
 
-    status = endpoint(environment, settings).status()
+    status = release_target(environment, settings).endpoint().status()
     if status.live is None:
         return [], 0
-    models = registry(settings)
+    models = backend(settings).registry()
     with tempfile.TemporaryDirectory() as folder:
         model = models.get(status.live.name, status.live.version)
         bundle = open_bundle(models.download(model, Path(folder)), digest=status.live.digest)
-        key = secrets(environment, settings).get(endpoint_key(environment))
+        key = release_target(environment, settings).secrets().get(endpoint_key(environment))
         with ScoringClient(status.url, key) as client:
             wrong = []
             for image in bundle.golden:

@@ -37,14 +37,14 @@ def ledger(
 
     Examples: `ahc ledger`, `ahc ledger production --limit 100`, `ahc ledger --json`
     """
-    from infra.backend import ledger as ledger_of
+    from infra.backend import backend
 
     settings = get_settings()
     if environment:
         names = [load_environment(environment, settings.environments).name]
     else:
         names = environment_names(settings.environments)
-    histories = [ledger_of(settings).history(name) for name in names]
+    histories = [backend(settings).ledger().history(name) for name in names]
     events = sorted((event for history in histories for event in history.events), key=lambda event: event.at)
     problems = [history.problem for history in histories if history.problem]
     if as_json:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from deployments.display import colours as show
 from deployments.display.azure_pipelines import in_azure_pipelines, set_output, tag_build
-from infra.backend import registry
+from infra.backend import backend
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError, ModelNotFound
 from infra.ports import ModelRegistry, RegisteredModel
@@ -29,7 +29,7 @@ def model(
 
     Examples: `ahc model`, `ahc model food`, `ahc model food:7`
     """
-    found = find_model(which, registry(get_settings()))
+    found = find_model(which, backend(get_settings()).registry())
     verdict = found.tags.get("verdict", "")
     if as_json:
         show.show_json(found)

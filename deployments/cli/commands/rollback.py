@@ -12,7 +12,7 @@ from deployments.cli.show_run import attend
 from deployments.display import colours as show
 from deployments.runs.queries import run_url
 from deployments.server.connection import server
-from infra.backend import champions
+from infra.backend import backend
 from infra.config.environments import load_environment
 from infra.errors import ConfigurationError, ModelNotFound, ServerUnreachable
 from infra.local.platform.prefect_settings import WORK_POOL
@@ -67,9 +67,9 @@ def rollback(
 
 
 def _status(environment: str, settings: Settings) -> EndpointStatus:
-    from infra.backend import endpoint
+    from infra.backend import release_target
 
-    return endpoint(environment, settings).status()
+    return release_target(environment, settings).endpoint().status()
 
 
 def _version(to: str, status: EndpointStatus, settings: Settings) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _version(to: str, status: EndpointStatus, settings: Settings) -> dict[str, A
     found = VERSION.match(to.strip())
     if found is None:
         raise ConfigurationError(f"`--to {to}` is no version: write 7, v7 or NAME:7.")
-    known = [model.name for model in champions(settings, [status.environment])[status.environment]]
+    known = [model.name for model in backend(settings).champions([status.environment])[status.environment]]
     name = found["name"] or next((model.name for model in (status.live, status.previous) if model), None)
     name = name or next(iter(known), None)
     if name is None:

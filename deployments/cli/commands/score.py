@@ -49,14 +49,14 @@ def score(
 
     Examples: `ahc score photo.jpg`, `ahc score photos/*.jpg --top 1`, `ahc score photo.jpg --env production --json`
     """
-    from infra.backend import endpoint, secrets
+    from infra.backend import release_target
 
     settings = get_settings()
     name = environment or environment_names(settings.environments)[0]
-    status = endpoint(name, settings).status()
+    status = release_target(name, settings).endpoint().status()
     url = status.url
     try:
-        key = secrets(name, settings).get(endpoint_key(name))
+        key = release_target(name, settings).secrets().get(endpoint_key(name))
     except AccessDenied:
         if status.state == "stopped":
             raise EndpointUnreachable(f"Nothing serves in `{name}` yet.") from None

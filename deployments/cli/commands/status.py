@@ -11,7 +11,7 @@ from rich.text import Text
 from deployments.display import colours as show
 from deployments.runs.queries import RunFacts, facts, recent_runs
 from deployments.server.connection import server
-from infra.backend import champions
+from infra.backend import backend
 from infra.config.environments import environment_names
 from infra.errors import LedgerBroken, ServerUnreachable
 from infra.ports import EndpointStatus, LiveModel, RegisteredModel
@@ -72,14 +72,14 @@ def status(
 
 def environment_facts(settings: Settings) -> list[EnvironmentFacts]:
     """All environments in the order in which a release passes them, asked at the same time."""
-    from infra.backend import endpoint, ledger
+    from infra.backend import release_target
 
     names = environment_names(settings.environments)
-    events = ledger(settings)
+    events = backend(settings).ledger()
     with ThreadPoolExecutor(max_workers=max(1, 2 * len(names))) as pool:
         last_words = pool.map(lambda name: _last_word(events, name), names)
-        statuses = list(pool.map(lambda name: endpoint(name, settings).status(), names))
-        known = champions(settings, names)
+        statuses = list(pool.map(lambda name: release_target(name, settings).endpoint().status(), names))
+        known = backend(settings).champions(names)
         return [
             _environment(status, known[status.environment], *last)
             for status, last in zip(statuses, last_words, strict=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from infra.azure.access.roles import what_to_grant
 from infra.errors import (
+    SIGNATURE,
     AccessDenied,
     ConfigurationError,
     Conflict,
@@ -98,8 +99,6 @@ CODES: Final[dict[type[PlatformError], frozenset[str]]] = {
     ),
 }
 """Error codes of Azure Resource Manager and of the services, most telling kind first."""
-SIGNATURE: Final = re.compile(r"(?<=[?&]sig=)[^&\s'\"]+")
-"""The secret part of a URL with a shared access signature; proxies and network layers quote URLs in errors."""
 CAPACITY: Final = frozenset(code for code in CODES[QuotaExceeded] if "Allocation" in code) | {
     "SkuNotAvailable",
     "InsufficientCapacity",
@@ -151,6 +150,19 @@ def azure_error_behind(error: BaseException) -> "AzureError | None":
             return azure_error
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
+
+
+def error_of_step(error: Exception) -> PlatformError | None:
+    """What a step's error is called here where an SDK error caused it, however often it was wrapped; None for others.
+
+    Who wrapped "not found" in an error of its own knows better what it means: that one isn't translated.
+    """
+    from azure.core.exceptions import ResourceNotFoundError
+
+    cause = azure_error_behind(error)
+    if cause is None or (cause is not error and isinstance(cause, ResourceNotFoundError)):
+        return None
+    return translation(cause, "this step ran")
 
 
 def translation(error: "AzureError", doing: str) -> PlatformError:

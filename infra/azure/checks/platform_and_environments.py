@@ -1,9 +1,10 @@
 """What the platform and an environment on Azure must offer: each finding comes with its fix.
 
-Permissions are found out by trying: the identity that runs the checks is the one that is told what it lacks.
+Permissions are checked by trying: the identity that runs the checks reads what it lacks.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from infra.azure.access.clients import resource_client
@@ -18,12 +19,12 @@ from infra.azure.access.resources import (
     platform_resources,
 )
 from infra.azure.checks.quotas import container_cores, gpu_cores
-from infra.azure.checks.release import Check, all_at_once, found_out, release_checks, told, vault_name, writable
+from infra.azure.checks.release import release_checks, run_checks, vault_name, writable
 from infra.azure.container_images.registry import ImageRegistry
 from infra.azure.machine_learning.registry import ml_client
-from infra.config.environments import Environment, load_environment
+from infra.config.environments import load_environment
 from infra.errors import PlatformError
-from infra.finding import Finding, Severity
+from infra.finding import Check, Finding, finding_of_error, run_check
 from infra.settings import Settings
 
 ARM: Final = "https://management.azure.com/.default"
@@ -34,25 +35,25 @@ PLATFORM_CONTAINERS: Final = ("data", "models", "results")
 
 def check_platform(settings: Settings) -> list[Finding]:
     """The shared resources, this identity's access to them, and quota. Some seconds; never raises."""
-    if not (signed_in := _sign_in()).ok:
+    signed_in = run_check(Check("azure-sign-in", _sign_in), outage="blocks")
+    if not signed_in.ok:
         return [signed_in]
     forget_resources()
     name = f"{PLATFORM}-deployment"
     try:
         platform = platform_resources(settings)
     except PlatformError as error:
-        return [signed_in, told(name, error, "blocks")]
-    there = Finding(name=name, ok=True, severity="blocks", detail=f"{platform.resource_group} in {platform.location}")
+        return [signed_in, finding_of_error(name, error)]
+    group = Finding.of(name, f"{platform.resource_group} in {platform.location}")
+    can_write = partial(writable, PLATFORM, platform.storage_account)
     checks = [
-        *(
-            _tried(f"{PLATFORM}-blobs-{item}", writable(PLATFORM, platform.storage_account, item))
-            for item in PLATFORM_CONTAINERS
-        ),
-        _tried(f"{PLATFORM}-workspace-access", lambda: _workspace(platform)),
-        _tried(f"{PLATFORM}-registry-access", lambda: _registry(platform)),
-        _tried(f"{PLATFORM}-gpu-quota", lambda: gpu_cores(platform, settings), severity="warns"),
+        *(Check(f"{PLATFORM}-blobs-{item}", partial(can_write, item)) for item in PLATFORM_CONTAINERS),
+        Check(f"{PLATFORM}-workspace-access", partial(_workspace, platform)),
+        Check(f"{PLATFORM}-registry-access", partial(_registry, platform)),
+        Check(f"{PLATFORM}-gpu-quota", partial(gpu_cores, platform, settings), "warns"),
     ]
-    return [signed_in, there, *_resources(PLATFORM, platform, _of_platform(platform)), *all_at_once(checks)]
+    resources = _resources(PLATFORM, platform, _of_platform(platform))
+    return [signed_in, group, *resources, *run_checks(checks, outage="warns")]
 
 
 def check_environment(name: str, settings: Settings, *, required: bool = True) -> list[Finding]:
@@ -66,42 +67,29 @@ def check_environment(name: str, settings: Settings, *, required: bool = True) -
     Raises:
         ConfigurationError: There is no such environment, or its file is wrong.
     """
-    described = load_environment(name, settings.environments)
+    environment = load_environment(name, settings.environments)
     forget_resources()
     try:
-        found = environment_resources(described, settings)
+        resources = environment_resources(environment, settings)
     except PlatformError as error:
-        return [told(f"{name}-deployment", error, "blocks" if required else "warns")]
-    there = Finding(
-        name=f"{name}-deployment", ok=True, severity="blocks", detail=f"{found.resource_group} in {found.location}"
-    )
-    checks = [_tried(check_name, check) for check_name, check in release_checks(described, found, settings).items()]
-    if described.azure.endpoint == "container-instances":
-        quota = f"{name}-container-quota"
-        checks.append(_tried(quota, lambda: container_cores(described, settings, found.location), severity="warns"))
-        checks.append(lambda: _encrypted(described))
-    return [there, *_resources(name, found, of_environment(found)), *all_at_once(checks)]
+        return [finding_of_error(f"{name}-deployment", error, "blocks" if required else "warns")]
+    findings = [
+        Finding.of(f"{name}-deployment", f"{resources.resource_group} in {resources.location}"),
+        *_resources(name, resources, of_environment(resources)),
+    ]
+    checks = release_checks(environment, resources, settings)
+    if environment.azure.endpoint == "container-instances":
+        cores = partial(container_cores, environment, settings, resources.location)
+        checks.append(Check(f"{name}-container-quota", cores, "warns"))
+        encrypted = environment.azure.private or bool(environment.azure.certificate)
+        checks.append(Check(f"{name}-encryption", partial(_encryption, encrypted)))
+    return [*findings, *run_checks(checks, outage="warns")]
 
 
-def _tried(name: str, check: Check, *, severity: Severity = "blocks") -> Check:
-    """The same check, with what it raises as its finding. An outage blocks nothing: it may be over when it matters."""
-
-    def run() -> Finding:
-        try:
-            return found_out(name, check, severity)
-        except PlatformError as error:
-            return told(name, error, "warns")
-
-    return run
-
-
-def _sign_in() -> Finding:
-    try:
-        with azure_errors("signing in"):
-            credential().get_token(ARM)
-    except PlatformError as error:
-        return told("azure-sign-in", error, "blocks")
-    return Finding(name="azure-sign-in", ok=True, severity="blocks", detail="signed in to Azure")
+def _sign_in(name: str) -> Finding:
+    with azure_errors("signing in"):
+        credential().get_token(ARM)
+    return Finding.of(name, "signed in to Azure")
 
 
 # --- what is there ------------------------------------------------------------------------------------------------
@@ -120,13 +108,13 @@ def _of_platform(platform: PlatformResources) -> Iterator[tuple[str, str]]:
         yield "database", platform.database_host.partition(".")[0]
 
 
-def of_environment(found: EnvironmentResources) -> Iterator[tuple[str, str]]:
-    yield "storage account", found.storage_account
-    yield "key vault", vault_name(found.key_vault_url)
-    yield "log analytics", _last(found.log_analytics_id)
-    yield "identity", _last(found.identity_id)
-    if found.web_app:
-        yield "web app", found.web_app
+def of_environment(environment: EnvironmentResources) -> Iterator[tuple[str, str]]:
+    yield "storage account", environment.storage_account
+    yield "key vault", vault_name(environment.key_vault_url)
+    yield "log analytics", _last(environment.log_analytics_id)
+    yield "identity", _last(environment.identity_id)
+    if environment.web_app:
+        yield "web app", environment.web_app
 
 
 def _last(resource_id: str) -> str:
@@ -134,76 +122,61 @@ def _last(resource_id: str) -> str:
 
 
 def _resources(
-    name: str, found: PlatformResources | EnvironmentResources, wanted: Iterator[tuple[str, str]]
+    name: str, part: PlatformResources | EnvironmentResources, resources: Iterator[tuple[str, str]]
 ) -> list[Finding]:
     try:
-        return resources_there(name, found, wanted)
+        return resources_there(name, part, resources)
     except PlatformError as error:
-        return [told(f"{name}-resources", error, "warns" if error.transient else "blocks")]
+        return [finding_of_error(f"{name}-resources", error, "warns" if error.transient else "blocks")]
 
 
 def resources_there(
-    name: str, found: PlatformResources | EnvironmentResources, wanted: Iterator[tuple[str, str]]
+    name: str, part: PlatformResources | EnvironmentResources, resources: Iterator[tuple[str, str]]
 ) -> list[Finding]:
     """Whether each resource is there and in order, by one listing of the group."""
     fix = f"Provision it again: `ahc run infrastructure -p mode=provision -p environment={name}`."
-    with azure_errors(f"listing what is in {found.resource_group}"):
-        listed = resource_client(found.subscription_id).resources.list_by_resource_group(
-            found.resource_group, expand="provisioningState"
+    with azure_errors(f"listing what is in {part.resource_group}"):
+        listed = resource_client(part.subscription_id).resources.list_by_resource_group(
+            part.resource_group, expand="provisioningState"
         )
         states = {str(item.name).lower(): (item.provisioning_state or "") for item in listed}
     findings = []
-    for kind, resource in wanted:
+    for kind, resource in resources:
         state = states.get(resource.lower())
         ok = state is not None and state.lower() in HEALTHY
-        findings.append(
-            Finding(
-                name=f"{name}-{kind.replace(' ', '-')}",
-                ok=ok,
-                severity="blocks",
-                detail=f"{resource} " + ("is gone" if state is None else state or "is there"),
-                fix="" if ok else fix,
-            )
-        )
+        detail = f"{resource} " + ("is gone" if state is None else state or "is there")
+        findings.append(Finding.of(f"{name}-{kind.replace(' ', '-')}", detail, "" if ok else fix))
     return findings
 
 
 # --- what this identity may do ------------------------------------------------------------------------------------
 
 
-def _workspace(platform: PlatformResources) -> Finding:
+def _workspace(platform: PlatformResources, name: str) -> Finding:
     from azure.core.exceptions import ResourceNotFoundError
 
-    name = f"{PLATFORM}-workspace-access"
     client = ml_client(platform)
     with azure_errors(f"listing the models of {platform.workspace}"):
         try:
             count = sum(1 for _ in client.models.list())
         except ResourceNotFoundError:
             fix = f"`ahc run infrastructure -p mode=provision -p environment={PLATFORM}` makes it."
-            detail = f"the workspace {platform.workspace} is gone"
-            return Finding(name=name, ok=False, severity="blocks", detail=detail, fix=fix)
-    return Finding(name=name, ok=True, severity="blocks", detail=f"{count} models can be read in {platform.workspace}")
+            return Finding.of(name, f"the workspace {platform.workspace} is gone", fix)
+    return Finding.of(name, f"{count} models can be read in {platform.workspace}")
 
 
-def _registry(platform: PlatformResources) -> Finding:
+def _registry(platform: PlatformResources, name: str) -> Finding:
     """Get a token to pull with; which image it is asked for does not matter."""
     with ImageRegistry(platform.registry_login_server) as images:
         images.digest("scoring", "stable")
-    detail = f"images can be pulled from {platform.registry_login_server}"
-    return Finding(name=f"{PLATFORM}-registry-access", ok=True, severity="blocks", detail=detail)
+    return Finding.of(name, f"images can be pulled from {platform.registry_login_server}")
 
 
-def _encrypted(environment: Environment) -> Finding:
+def _encryption(encrypted: bool, name: str) -> Finding:
     """Keys and images pass the Internet in the open where a public container has no certificate."""
-    ok = environment.azure.private or bool(environment.azure.certificate)
+    if encrypted:
+        return Finding.of(name, "clients are not overheard", severity="warns")
     fix = (
         "Set `azure.certificate` (the Key Vault secret of a certificate) or `azure.private` in the environment's file."
     )
-    return Finding(
-        name=f"{environment.name}-encryption",
-        ok=ok,
-        severity="warns",
-        detail="clients are not overheard" if ok else "a public address without TLS: keys and images can be overheard",
-        fix="" if ok else fix,
-    )
+    return Finding.of(name, "a public address without TLS: keys and images can be overheard", fix, "warns")

@@ -4,20 +4,21 @@ from collections.abc import Callable
 
 from infra.azure.access.resources import forget_resources
 from infra.azure.checks.platform_and_environments import of_environment, resources_there
-from infra.azure.checks.release import Check, all_at_once, found_out, release_checks
+from infra.azure.checks.release import release_checks, run_checks
 from infra.azure.endpoint.environment import ScoringEnvironment
 from infra.errors import PlatformError
+from infra.finding import Check
 
 
-def preflight(target: ScoringEnvironment, own: Callable[[], dict[str, Check]]) -> list[str]:
+def preflight(target: ScoringEnvironment, own: Callable[[], list[Check]]) -> list[str]:
     """Each finding that blocks, with its fix.
 
     Args:
         target: The release target.
-        own: Further checks by the finding's name, as the kind of endpoint has them; asked for once it is provisioned.
+        own: Further checks, as the kind of endpoint has them; asked for once it is provisioned.
 
     Raises:
-        PlatformError: One that is transient: what would be found is not known now.
+        PlatformError: One that is transient: nobody knows now what is in the way.
     """
     name = target.name
     forget_resources()
@@ -27,13 +28,8 @@ def preflight(target: ScoringEnvironment, own: Callable[[], dict[str, Check]]) -
         if error.transient:
             raise
         return [f"{name}: {error} {error.next_step}"]
-    checks = {**release_checks(target.environment, resources, target.settings), **further}
     findings = [
         *resources_there(name, resources, of_environment(resources)),
-        *all_at_once([_required(*item) for item in checks.items()]),
+        *run_checks([*release_checks(target.environment, resources, target.settings), *further]),
     ]
     return [finding.sentence for finding in findings if finding.blocks]
-
-
-def _required(name: str, check: Check) -> Check:
-    return lambda: found_out(name, check, "blocks")

@@ -8,7 +8,7 @@ import pytest
 
 from deployments.cli.main import run
 from infra.azure_devops.approvals import carry_over
-from infra.backend import ledger
+from infra.backend import backend
 from infra.errors import AccessDenied, ConfigurationError, DevOpsRefused
 from infra.ports import LiveModel
 from infra.settings import Settings, get_settings
@@ -154,7 +154,9 @@ def decided(settings):
     """Writes a decision into the ledger, as a release of Prefect does."""
 
     def write(kind, model=V7, environment="production"):
-        ledger(settings).append(environment, kind, model, by="P. Bakker", reason="the evidence is fine", run="r")
+        backend(settings).ledger().append(
+            environment, kind, model, by="P. Bakker", reason="the evidence is fine", run="r"
+        )
 
     return write
 
@@ -200,7 +202,7 @@ def test_who_was_quicker_in_azure_devops_stays_the_one_who_decided(
     organisation.approvals[0]["status"] = "rejected"
     pipelines = {"AHImgClassifier-cd": project_file.pipelines["AHImgClassifier-cd"]}
     project_file = project_file.model_copy(update={"pipelines": pipelines})
-    assert carry_over(devops, project_file, ledger(settings).events, ["production"]) == ()
+    assert carry_over(devops, project_file, backend(settings).ledger().events, ["production"]) == ()
     assert organisation.approvals[0]["status"] == "rejected"
 
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from flows.key_rotation import key_rotation
-from infra.backend import endpoint, secrets
+from infra.backend import release_target
 from infra.config.environments import endpoint_key
 from infra.errors import AccessDenied
 from infra.ports import LiveModel
@@ -21,7 +21,7 @@ ENVIRONMENT = "acceptance"
 @pytest.fixture
 def target(prefect_server, tmp_path):
     ref = make_bundle(tmp_path / "bundle")
-    serving = endpoint(ENVIRONMENT, prefect_server)
+    serving = release_target(ENVIRONMENT, prefect_server).endpoint()
     serving.switch(serving.deploy(tmp_path / "bundle", LiveModel(name="colours", version=1, digest=ref.digest)))
     yield serving
     serving.stop()
@@ -30,7 +30,7 @@ def target(prefect_server, tmp_path):
 @pytest.fixture
 def stored(prefect_server):
     """The keys by name, as they are stored now."""
-    store = secrets(ENVIRONMENT, prefect_server)
+    store = release_target(ENVIRONMENT, prefect_server).secrets()
     store.ensure(endpoint_key(ENVIRONMENT))
     store.ensure(endpoint_key(ENVIRONMENT, "secondary"))
     return lambda which: store.get(endpoint_key(ENVIRONMENT, which))

@@ -7,7 +7,7 @@ from prefect import flow
 
 from infra.azure.storage.key_vault import ensure_secret
 from infra.azure_devops.webhook import SECRET
-from infra.backend import ledger, registry
+from infra.backend import backend
 from infra.errors import DevOpsRefused
 from infra.ports import Notice
 from infra.settings import get_settings
@@ -50,7 +50,7 @@ def told(prefect_server, cloud, organisation, tmp_path, monkeypatch):
 
 def register(folder: Path, verdict: str):
     bundle = make_bundle(folder / verdict, name="food", code=verdict)
-    models = registry(get_settings())
+    models = backend(get_settings()).registry()
     return models.register(Path(bundle.path), name="food", digest=bundle.digest, tags={"verdict": verdict}, metrics={})
 
 
@@ -68,7 +68,9 @@ def test_a_refused_call_fails_so_that_the_notice_comes_back(told, organisation, 
 def test_a_decision_is_carried_over_by_the_way(told, organisation, tmp_path):
     model = register(tmp_path, "promote")
     stage_waits(organisation, tags=(f"food-v{model.version}",))
-    ledger(get_settings()).append("production", "approved", model.as_live, by="P. Bakker", reason="fine", run="r")
+    backend(get_settings()).ledger().append(
+        "production", "approved", model.as_live, by="P. Bakker", reason="fine", run="r"
+    )
     told()
     assert organisation.approvals[0]["status"] == "approved"
 

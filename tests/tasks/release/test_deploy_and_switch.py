@@ -10,7 +10,7 @@ import yaml
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun
 
-from infra.backend import endpoint, ledger, registry
+from infra.backend import backend, release_target
 from infra.config.environments import load_environment
 from infra.errors import ConfigurationError, ReleaseHeld
 from infra.ports import LiveModel, RegisteredModel
@@ -45,7 +45,7 @@ def settings(prefect_server, tmp_path):
             describe(get_settings(), name)
         yield get_settings()
         for name in ENVIRONMENTS:
-            endpoint(name, get_settings()).stop()
+            release_target(name, get_settings()).endpoint().stop()
 
 
 def describe(settings: Settings, name: str, **gates: Any) -> None:
@@ -58,26 +58,28 @@ def register(settings: Settings, **tags: str) -> RegisteredModel:
     folder = settings.path("made") / uuid4().hex
     bundle = make_bundle(folder, code=folder.name)
     known = {"verdict": "promote", "data_version": "0" * 16, "data_uri": "memory://", "code": folder.name}
-    return registry(settings).register(
-        folder, name=bundle.name, digest=bundle.digest, tags={**known, "mlflow_run": "", **tags}, metrics={}
+    return (
+        backend(settings)
+        .registry()
+        .register(folder, name=bundle.name, digest=bundle.digest, tags={**known, "mlflow_run": "", **tags}, metrics={})
     )
 
 
 def version(settings: Settings, **tags: str) -> RegisteredModel:
     """MLflow wants a run that it knows only where one is named."""
     model = register(settings, **tags)
-    registry(settings).tag(model, {"mlflow_run": "0123"})
+    backend(settings).registry().tag(model, {"mlflow_run": "0123"})
     return model
 
 
 def serve(settings: Settings, name: str, model: RegisteredModel) -> None:
-    target = endpoint(name, settings)
+    target = release_target(name, settings).endpoint()
     live = LiveModel(name=model.name, version=model.version, digest=model.digest)
-    target.switch(target.deploy(registry(settings).download(model, settings.path("served")), live))
+    target.switch(target.deploy(backend(settings).registry().download(model, settings.path("served")), live))
 
 
 def started(settings: Settings, environment: str = "production") -> list[tuple[int, str, str, dict[str, Any]]]:
-    events = ledger(settings).events(environment)
+    events = backend(settings).ledger().events(environment)
     return [(event.model.version, event.by, event.reason, event.details) for event in events if event.kind == "started"]
 
 
@@ -119,7 +121,7 @@ def test_every_gate_that_holds_is_told_with_the_time_when_it_opens(settings):
     )
     serve(settings, "acceptance", model)
     live = LiveModel(name=model.name, version=1, digest=model.digest)
-    ledger(settings).append("acceptance", "switched", live, by="jan", run="r")
+    backend(settings).ledger().append("acceptance", "switched", live, by="jan", run="r")
     with pytest.raises(ReleaseHeld) as held:
         checking(model.name, 1, "production")
     assert "nothing is released now (year end), until" in str(held.value)
@@ -165,7 +167,7 @@ def test_a_ledger_that_was_edited_is_said_and_stops_no_release(settings, caplog)
     model = version(settings)
     checking(model.name, 1, "production", by="jan 1")
     live = LiveModel(name=model.name, version=1, digest=model.digest)
-    ledger(settings).append("production", "switched", live, by="jan 1", run="r")
+    backend(settings).ledger().append("production", "switched", live, by="jan 1", run="r")
     file = settings.home / "ledger" / "production" / "00000001.json"
     file.write_text(file.read_text().replace("jan 1", "piet"))
     assert not checking(model.name, 1, "production", by="jan 3").already_live

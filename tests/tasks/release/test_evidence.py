@@ -16,7 +16,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
-from infra.backend import endpoint, ledger, registry
+from infra.backend import backend, release_target
 from infra.config.environments import load_environment
 from infra.ports import LiveModel, RegisteredModel
 from infra.settings import Settings, get_settings
@@ -33,7 +33,7 @@ from tests.support.colour_model import colour_data, lineage, trained
 def showing(name: str, version: int) -> Any:
     from prefect import runtime
 
-    model = registry(get_settings()).get(name, version)
+    model = backend(get_settings()).registry().get(name, version)
     target = load_environment("production", get_settings().environments)
     show_evidence(model, target, "Jan")
     return runtime.flow_run.id
@@ -71,7 +71,7 @@ def settings(prefect_server, tmp_path):
             (tmp_path / "environments" / f"{name}.yaml").write_text(yaml.safe_dump(described))
         get_settings.cache_clear()
         yield get_settings()
-        endpoint("production", get_settings()).stop()
+        release_target("production", get_settings()).endpoint().stop()
 
 
 def register(settings: Settings, bundle: BundleRef, data: DataVersion, **tags: str) -> RegisteredModel:
@@ -84,19 +84,23 @@ def register(settings: Settings, bundle: BundleRef, data: DataVersion, **tags: s
         "trained_by": "piet",
         "correlation_id": "build-4711",
     }
-    return registry(settings).register(
-        Path(bundle.path),
-        name=bundle.name,
-        digest=bundle.digest,
-        tags={**known, **tags},
-        metrics={"test_accuracy": 0.91},
+    return (
+        backend(settings)
+        .registry()
+        .register(
+            Path(bundle.path),
+            name=bundle.name,
+            digest=bundle.digest,
+            tags={**known, **tags},
+            metrics={"test_accuracy": 0.91},
+        )
     )
 
 
 def serve(settings: Settings, model: RegisteredModel) -> None:
-    target = endpoint("production", settings)
+    target = release_target("production", settings).endpoint()
     live = LiveModel(name=model.name, version=model.version, digest=model.digest)
-    target.switch(target.deploy(registry(settings).download(model, settings.path("served")), live))
+    target.switch(target.deploy(backend(settings).registry().download(model, settings.path("served")), live))
 
 
 def shown(run: Any) -> dict[str, Any]:
@@ -118,7 +122,7 @@ def test_a_candidate_is_shown_beside_what_is_live(settings, data, bundles):
     live, candidate = (register(settings, bundle, data) for bundle in bundles)
     serve(settings, live)
     about = LiveModel(name=candidate.name, version=candidate.version, digest=candidate.digest)
-    ledger(settings).append(
+    backend(settings).ledger().append(
         "test", "switched", about, by="trigger", run="r", details={"latency_p95_ms": 12.3456, "images": 9}
     )
     artifacts = shown(showing("colours", 2))
@@ -181,7 +185,7 @@ def test_data_that_is_gone_is_said_and_looked_for_again_by_the_next_run(settings
 
 def test_a_version_from_before_and_a_live_model_of_another_name_are_no_obstacle(settings, data, bundles):
     register(settings, bundles[1], data, source_uri="")
-    target = endpoint("production", settings)
+    target = release_target("production", settings).endpoint()
     other = LiveModel(name="digits", version=7, digest=bundles[0].digest)
     target.switch(target.deploy(Path(bundles[0].path), other))
     page = shown(showing("colours", 1))["approval"]

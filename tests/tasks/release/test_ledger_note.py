@@ -3,7 +3,7 @@
 import pytest
 from prefect import flow
 
-from infra.backend import ledger
+from infra.backend import backend
 from infra.ports import LiveModel
 from infra.settings import get_settings
 from tasks.release.ledger_note import note
@@ -17,7 +17,7 @@ def told(prefect_server, tmp_path, monkeypatch):
     """Answers the kinds and versions that the ledger of `test` tells."""
     monkeypatch.setenv("AHC_HOME", str(tmp_path / "home"))
     get_settings.cache_clear()
-    yield lambda: [(event.kind, event.model.version) for event in ledger(get_settings()).events("test")]
+    yield lambda: [(event.kind, event.model.version) for event in backend(get_settings()).ledger().events("test")]
     get_settings.cache_clear()
 
 
@@ -50,7 +50,7 @@ def test_events_of_runs_that_wait_in_between_change_nothing(told):
     @flow
     def release():
         note("test", "started", TWO, by="ann")
-        ledger(get_settings()).append("test", "started", ONE, by="bob", run="another")
+        backend(get_settings()).ledger().append("test", "started", ONE, by="bob", run="another")
         note("test", "started", TWO, by="ann")
 
     release()

@@ -9,7 +9,7 @@ import yaml
 from prefect.artifacts import Artifact
 
 import tasks.release.shadow as module
-from infra.backend import endpoint, ledger, secrets
+from infra.backend import backend, release_target
 from infra.config.environments import endpoint_key
 from infra.errors import CandidateFailed, EndpointUnreachable
 from infra.ports import LiveModel
@@ -63,7 +63,7 @@ class World:
 
     @property
     def endpoint(self):
-        return endpoint("test", get_settings())
+        return release_target("test", get_settings()).endpoint()
 
     def gate(self, **gate):
         described = {"name": "test", "description": "For tests.", "port_offset": 1, "scoring_threads": 2}
@@ -81,7 +81,7 @@ class World:
         self.endpoint.switch(self.deploy(1))
 
     def score(self, *images):
-        key = secrets("test", get_settings()).get(endpoint_key("test"))
+        key = release_target("test", get_settings()).secrets().get(endpoint_key("test"))
         with ScoringClient(self.endpoint.status().url, key) as client:
             for image in images:
                 client.score(image)
@@ -96,7 +96,7 @@ class World:
         eventually(lambda: len(self.kept()) == KEPT)
 
     def told(self):
-        return [(event.kind, event.model.version) for event in ledger(get_settings()).events("test")]
+        return [(event.kind, event.model.version) for event in backend(get_settings()).ledger().events("test")]
 
 
 def _shade(number):
@@ -144,7 +144,7 @@ def test_one_that_disagrees_is_discarded_and_told_with_its_images(world):
         world.endpoint.switch(candidate)
     assert world.endpoint.status().live.version == 1
     assert world.told() == [("aborted", 2)]
-    [event] = ledger(get_settings()).events("test")
+    [event] = backend(get_settings()).ledger().events("test")
     assert (event.by, event.details["agreement"], event.details["images"]) == ("shadow", 0.3, 10)
     assert report().description == "Shadow in test: disagrees on 30.0% of 10 images"
     assert "| red | blue | 7 |" in report().data
@@ -192,7 +192,7 @@ def test_clients_of_the_live_version_notice_nothing(world):
     world.go_live()
     world.client()
     candidate = world.deploy(2, bias=ALWAYS_BLUE)
-    key = secrets("test", get_settings()).get(endpoint_key("test"))
+    key = release_target("test", get_settings()).secrets().get(endpoint_key("test"))
     with Load(int(world.endpoint.status().url.rpartition(":")[2]), key.get_secret_value()) as load:
         state = shadowed(candidate, return_state=True)
     assert state.name == "ShadowDisagrees"

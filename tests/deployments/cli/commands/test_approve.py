@@ -12,7 +12,7 @@ import yaml
 from deployments.cli.main import run as ahc
 from deployments.runs.decisions import resume
 from deployments.server.connection import server
-from infra.backend import ledger, registry
+from infra.backend import backend
 from infra.errors import ConfigurationError
 from infra.ports import RegisteredModel
 from infra.settings import Settings, get_settings
@@ -68,8 +68,10 @@ def model(platform: Settings, tmp_path: Path) -> RegisteredModel:
     """A version that was released nowhere."""
     bundle = make_bundle(tmp_path / "bundle", code=uuid4().hex)
     tags = {"verdict": "promote"}
-    return registry(platform).register(
-        tmp_path / "bundle", name=bundle.name, digest=bundle.digest, tags=tags, metrics={}
+    return (
+        backend(platform)
+        .registry()
+        .register(tmp_path / "bundle", name=bundle.name, digest=bundle.digest, tags=tags, metrics={})
     )
 
 
@@ -98,7 +100,7 @@ def decision(by: str, reason: str = "checked") -> list[str]:
 
 def told(platform: Settings, run: Any) -> list[tuple[str, str, str]]:
     """What the ledger of `production` says about a run."""
-    events = ledger(platform).events("production")
+    events = backend(platform).ledger().events("production")
     return [(event.kind, event.by, event.reason) for event in events if event.run == str(run.id)]
 
 
@@ -134,7 +136,7 @@ def test_only_who_is_named_decides_and_a_wrong_name_costs_nothing(ask, platform,
     assert ended.state_name == "Completed"
     assert told(platform, waiting) == [("approved", "b. de WIT", "checked")]
     assert (tmp_path / "released").read_text() == "x"
-    recorded = registry(platform).get(model.name, model.version).tags["decision.production"]
+    recorded = backend(platform).registry().get(model.name, model.version).tags["decision.production"]
     assert recorded.startswith("approved by ")
     with server(platform) as client:
         shown = [artifact.key for artifact in client.read_artifacts() if artifact.flow_run_id == waiting.id]

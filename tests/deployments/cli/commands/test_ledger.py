@@ -3,7 +3,7 @@ import json
 import pytest
 
 from deployments.cli.main import run as ahc
-from infra.backend import ledger
+from infra.backend import backend
 from infra.ports import LiveModel
 
 ONE = LiveModel(name="photos", version=1, digest="1" * 64)
@@ -13,7 +13,7 @@ TWO = LiveModel(name="photos", version=2, digest="2" * 64)
 @pytest.fixture
 def events(home):
     """Two environments' events, in turns."""
-    writer = ledger(home)
+    writer = backend(home).ledger()
     return [
         writer.append("test", "switched", ONE, by="ann", run="a" * 36, reason="the first"),
         writer.append("production", "switched", ONE, by="bob", run="b" * 36),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deployments.cli.main import run as ahc
-from infra.backend import registry
+from infra.backend import backend
 from infra.settings import Settings
 from tests.support.bundles import make_bundle
 
@@ -14,7 +14,7 @@ def registered(home: Settings, tmp_path: Path) -> None:
     """Two versions of `food`, of which the newer one is rejected, and one of `tea`."""
     for name, code, verdict in (("food", "1", "promote"), ("food", "2", "reject"), ("tea", "1", "promote")):
         bundle = make_bundle(tmp_path / f"{name}-{code}", name=name, code=f"{name} {code}")
-        registry(home).register(
+        backend(home).registry().register(
             Path(bundle.path), name=name, digest=bundle.digest, tags={"verdict": verdict}, metrics={}
         )
 

@@ -4,7 +4,7 @@ import pytest
 
 from deployments.cli.commands.rollback import _version
 from deployments.cli.main import run as ahc
-from infra.backend import endpoint, registry
+from infra.backend import backend, release_target
 from infra.errors import ConfigurationError, ModelNotFound
 from infra.ports import EndpointStatus, LiveModel
 from tests.deployments.cli.commands.test_run import in_a_process
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.thorough
 @pytest.fixture
 def two_versions(home, tmp_path):
     """Version 2 is live in `test`, version 1 is warm."""
-    target = endpoint("test", home)
-    models = registry(home)
+    target = release_target("test", home).endpoint()
+    models = backend(home).registry()
     try:
         for bias in (0.0, 0.1):
             folder = tmp_path / f"bundle-{bias}"
@@ -38,7 +38,7 @@ def test_without_a_server_the_previous_version_is_back_and_the_registry_knows(tw
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["before"]["live"]["version"], told["after"]["live"]["version"]) == (2, 1)
-    models = registry(two_versions)
+    models = backend(two_versions).registry()
     assert models.get("colours", 2).tags["rolled_back.test"] == "fish is wrong"
 
     assert ahc(["status", "--json"]) == 0

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from deployments.cli.main import run as ahc
-from infra.backend import endpoint
+from infra.backend import release_target
 from infra.ports import LiveModel
 from infra.settings import Settings
 from tests.support.bundles import colour_image, make_bundle
@@ -14,7 +14,7 @@ from tests.support.bundles import colour_image, make_bundle
 def serving(home: Settings, tmp_path) -> Iterator[Settings]:
     """A home whose environment `test` serves a tiny model of colours."""
     bundle = make_bundle(tmp_path / "bundle")
-    target = endpoint("test", home)
+    target = release_target("test", home).endpoint()
     try:
         target.switch(target.deploy(tmp_path / "bundle", LiveModel(name=bundle.name, version=3, digest=bundle.digest)))
         yield home

@@ -7,7 +7,7 @@ from prefect.states import Failed
 from deployments.cli.commands.status import problem
 from deployments.cli.main import run as ahc
 from deployments.runs.queries import RunFacts
-from infra.backend import endpoint, ledger, registry
+from infra.backend import backend, release_target
 from infra.ports import LiveModel
 from infra.releases.record_agreement import REPAIR
 from tests.support.bundles import make_bundle
@@ -79,24 +79,24 @@ def released(home, tmp_path):
     """`test` serves a version that ledger and registry tell of, released a while ago."""
     folder = tmp_path / "bundle"
     bundle = make_bundle(folder)
-    target, models = endpoint("test", home), registry(home)
+    target, models = release_target("test", home).endpoint(), backend(home).registry()
     model = models.register(folder, name=bundle.name, digest=bundle.digest, tags={"verdict": "promote"}, metrics={})
     live = LiveModel(name=model.name, version=model.version, digest=model.digest)
     try:
         target.switch(target.deploy(folder, live))
         models.set_champion(model, "test")
         models.tag(model, {"released.test": "2026-01-02 03:04:05 UTC"})
-        ledger(home).append("test", "switched", live, by="ann", run="run")
+        backend(home).ledger().append("test", "switched", live, by="ann", run="run")
         yield live
     finally:
         target.stop()
 
 
 def test_where_all_agree_nothing_differs_and_the_ledger_knows_since_when(home, released, capsys):
-    ledger(home).append("test", "settled", released, by="watch", run="run")
+    backend(home).ledger().append("test", "settled", released, by="watch", run="run")
     told = status(capsys)["environments"][0]
     assert told["differences"] == []
-    [switched, _] = ledger(home).events("test")
+    [switched, _] = backend(home).ledger().events("test")
     assert told["last_event"] == switched.model_dump(mode="json")
     assert datetime.fromisoformat(told["released"]) == switched.at
 
@@ -106,7 +106,7 @@ def test_where_all_agree_nothing_differs_and_the_ledger_knows_since_when(home, r
 
 def test_a_ledger_that_says_something_else_is_told_with_the_command_that_corrects_it(home, released, capsys):
     other = LiveModel(name=released.name, version=7, digest="7" * 64)
-    ledger(home).append("test", "switched", other, by="eve", run="run")
+    backend(home).ledger().append("test", "switched", other, by="eve", run="run")
     told = status(capsys)["environments"][0]
     [line] = told["differences"]
     assert "ledger says that it runs colours v7 (777777777777)" in line
@@ -121,16 +121,16 @@ def test_a_registry_that_says_something_else_is_told_and_nothing_of_it_is_taken_
     home, released, tmp_path, capsys
 ):
     bundle = make_bundle(tmp_path / "another", bias=0.1)
-    models = registry(home)
+    models = backend(home).registry()
     another = models.register(tmp_path / "another", name=bundle.name, digest=bundle.digest, tags={}, metrics={})
     models.set_champion(another, "test")
     models.tag(another, {"released.test": "2026-01-02 03:04:05 UTC"})
     told = status(capsys)["environments"][0]
     [line] = told["differences"]
     assert "registry names as champion colours v2" in line
-    assert datetime.fromisoformat(told["released"]) == ledger(home).events("test")[0].at
+    assert datetime.fromisoformat(told["released"]) == backend(home).ledger().events("test")[0].at
 
-    ledger(home).append("test", "repaired", released, by="reconciliation", run="run")
+    backend(home).ledger().append("test", "repaired", released, by="reconciliation", run="run")
     assert status(capsys)["environments"][0]["released"] is None
 
 

@@ -1,14 +1,18 @@
 """Findings about a platform on the bench: a healthy one, and one fault at a time."""
 
+from functools import partial
+
 import pytest
 
 from infra.azure.access.clients import resource_client
 from infra.azure.access.resources import PlatformResources, platform_resources
 from infra.azure.checks.platform_and_environments import check_environment, check_platform
-from infra.azure.checks.quotas import cores, families
+from infra.azure.checks.quotas import cores, families, gpu_cores
+from infra.azure.checks.release import run_checks
 from infra.azure.storage.key_vault import KeyVaultSecrets
 from infra.checks.machine_and_azure import check_azure, check_infrastructure
 from infra.config.environments import endpoint_key
+from infra.finding import Check
 from infra.local.machine_checks import check_machine
 from infra.settings import Settings
 from tests.support.azure.bench import SUBSCRIPTION, azure_settings
@@ -189,21 +193,18 @@ def t4(used: int, limit: int) -> dict:
     ],
 )
 def test_gpu_cores_are_counted_for_all_machines_that_the_cluster_may_have(bench, cloud, with_cluster, answer, ok, told):
-    from infra.azure.checks.quotas import gpu_cores
-
     usage(bench, **answer)
-    finding = gpu_cores(with_cluster, cloud)
+    finding = gpu_cores(with_cluster, cloud, "platform-gpu-quota")
     assert (finding.ok, finding.severity) == (ok, "warns")
     assert told in finding.detail
 
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_quota_that_can_not_be_read_is_a_warning(bench, cloud, with_cluster, status):
-    from infra.azure.checks.platform_and_environments import _tried
-    from infra.azure.checks.quotas import gpu_cores
-
     usage(bench, status=status, body={"error": {"code": "AuthorizationFailed", "message": "No."}})
-    finding = _tried("platform-gpu-quota", lambda: gpu_cores(with_cluster, cloud), severity="warns")()
+    finding = run_checks(
+        [Check("platform-gpu-quota", partial(gpu_cores, with_cluster, cloud), "warns")], outage="warns"
+    )[0]
     assert not finding.ok
     assert not finding.blocks
 

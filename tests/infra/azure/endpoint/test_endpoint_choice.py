@@ -1,8 +1,8 @@
 import pytest
 
-from infra import backend
 from infra.azure.endpoint.app_service.endpoint import AppServiceEndpoint
 from infra.azure.endpoint.container_instances.endpoint import ContainerInstancesEndpoint
+from infra.backend import release_target
 from infra.local.endpoint.endpoint import LocalEndpoint
 from infra.settings import Settings
 
@@ -17,6 +17,6 @@ from infra.settings import Settings
 )
 def test_an_environments_file_chooses_what_serves_its_endpoint(tmp_path, described, adapter):
     (tmp_path / "test.yaml").write_text(f"name: test\ndescription: x\nport_offset: 1\n{described}\n")
-    endpoint = backend.endpoint("test", Settings(home=tmp_path / "home", environments=tmp_path))
+    endpoint = release_target("test", Settings(home=tmp_path / "home", environments=tmp_path)).endpoint()
     assert type(endpoint) is adapter
     assert endpoint.environment == "test"

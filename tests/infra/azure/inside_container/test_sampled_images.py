@@ -10,7 +10,7 @@ import pytest
 
 from infra.azure.inside_container.ship_records import keep_newest, ship_images, ship_records
 from infra.azure.storage.blobs import blob_service
-from infra.backend import records_store
+from infra.backend import release_target
 from infra.releases.sampled_images import newest_images, read_image
 from model.serving.observe.image_spool import ImageSpool
 from tasks.release.shadow import _fetch
@@ -64,7 +64,7 @@ def test_images_are_uploaded_under_their_names_and_read_back_newest_first(bench,
         assert ship_images(spool, container()) == 1
         eventually(lambda: _second() > _second_of(name(number)))  # noqa: B023 - blobs know their time to the second
     assert not waiting(spool)
-    store = records_store("test", cloud)
+    store = release_target("test", cloud).records_store()
     newest = newest_images(store, "test", 2)
     assert [url.rpartition("/")[2] for url in newest] == [name(2), name(1)]
     assert [read_image(url) for url in newest] == [photo(2), photo(1)]
@@ -123,7 +123,7 @@ def test_an_outage_loses_no_image_and_the_limit_holds_afterwards(bench, cloud, s
 def test_an_image_that_is_damaged_or_gone_is_not_read(bench, cloud, spool):
     keep(spool, 1, 2)
     ship_images(spool, container())
-    first, second = newest_images(records_store("test", cloud), "test", 5)
+    first, second = newest_images(release_target("test", cloud).records_store(), "test", 5)
     container().upload_blob(f"incoming/images/test/{first.rpartition('/')[2]}", b"half", overwrite=True)
     container().delete_blob(f"incoming/images/test/{second.rpartition('/')[2]}")
     assert (read_image(first), read_image(second)) == (None, None)

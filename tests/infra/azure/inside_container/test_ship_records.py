@@ -13,7 +13,7 @@ import pytest
 from flows.scoring_records import scoring_records
 from infra.azure.inside_container.ship_records import ship_finished, ship_records
 from infra.azure.storage.blobs import blob_service
-from infra.backend import records_store
+from infra.backend import release_target
 from infra.errors import ConfigurationError
 from infra.settings import PROJECT, get_settings
 from tests.conftest import settings_environment
@@ -89,7 +89,7 @@ def test_a_segment_whose_sender_was_killed_before_it_removed_it_counts_once(benc
         # The next container finds it still in the spool.
         assert ship_finished(spool, URL) == 1
         assert collect() == 2
-        store = records_store("test", cloud)
+        store = release_target("test", cloud).records_store()
     files, path = fsspec.core.url_to_fs(store)
     frame = pyarrow.dataset.dataset(f"{path}/scoring_records", filesystem=files, partitioning="hive").to_table()
     assert sorted(frame["request_id"].to_pylist()) == ["request-1", "request-2"]

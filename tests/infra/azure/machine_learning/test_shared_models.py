@@ -18,7 +18,7 @@ from infra.azure.access.roles import what_to_grant
 from infra.azure.machine_learning.registry import join_tags
 from infra.azure.machine_learning.shared_models import API_VERSION, AmlSharedModels
 from infra.azure.storage.blobs import blob_service
-from infra.backend import shared_models
+from infra.backend import release_target
 from infra.config.environments import load_environment
 from infra.errors import AccessDenied, ConfigurationError, NotProvisioned, PlatformError, ServiceUnavailable
 from infra.ports import RegisteredModel
@@ -59,7 +59,7 @@ def settings(bench, tmp_path):
 
 @pytest.fixture
 def shared(settings):
-    return shared_models("test", settings)
+    return release_target("test", settings).shared_models()
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_what_is_forbidden_names_the_role_and_is_not_retried(bench, shared, bund
 def test_a_registry_that_nobody_has_or_sees_is_named_with_where_it_was_looked_for(bench, settings, tmp_path):
     environments(tmp_path, model_registry="mlr-other", subscription_id=ANOTHER_SUBSCRIPTION)
     with pytest.raises(ConfigurationError, match="`mlr-other`.* " + f"{ANOTHER_SUBSCRIPTION} or {SUBSCRIPTION}"):
-        shared_models("test", settings).share(model(), tmp_path)
+        release_target("test", settings).shared_models().share(model(), tmp_path)
 
 
 def test_a_registry_that_goes_away_meanwhile_is_named(bench, shared, bundle):
@@ -185,7 +185,7 @@ def test_a_registry_in_the_subscription_of_the_environment_is_found(bench, setti
     deploy("test", settings, ANOTHER_SUBSCRIPTION)
     own = make_model_registry("mlr-own", "rg-ahc-test", ANOTHER_SUBSCRIPTION)
     bench.admin("calls", method="DELETE")
-    shared_models("test", settings).share(model(), bundle)
+    release_target("test", settings).shared_models().share(model(), bundle)
     assert calls(bench, "PUT", url=f"{own}/models/food/versions/3")
 
 
@@ -265,10 +265,10 @@ def test_a_share_that_was_killed_is_made_whole_by_the_next(bench, settings, shar
     # Refused in the end, so that what was under way at the kill is not done after it.
     bench.fault(method="PUT", path=at, delay=20, status=503, times=-1)
     program = (
-        "import sys; from pathlib import Path; from infra.backend import shared_models; "
+        "import sys; from pathlib import Path; from infra.backend import release_target; "
         "from infra.ports import RegisteredModel; from infra.settings import get_settings; "
         "model = RegisteredModel.model_validate_json(sys.argv[2]); "
-        "shared_models('test', get_settings()).share(model, Path(sys.argv[1]))"
+        "release_target('test', get_settings()).shared_models().share(model, Path(sys.argv[1]))"
     )
     killed = subprocess.Popen(
         [sys.executable, "-c", program, str(bundle), model().model_dump_json()],

@@ -15,7 +15,7 @@ import yaml
 from infra.azure.machine_learning import trainer as module
 from infra.azure.machine_learning.trainer import AmlTrainer
 from infra.azure.machine_learning.training_jobs import PUBLISH
-from infra.backend import data_root
+from infra.backend import backend
 from infra.errors import NotProvisioned, QuotaExceeded, ServiceUnavailable, TrainingJobFailed
 from infra.settings import PROJECT
 from infra.stores.training_folder import INTERRUPTED, Outcome, TrainingFolder
@@ -77,7 +77,7 @@ def see():
 
 @pytest.fixture
 def folder(azure):
-    return TrainingFolder(f"{data_root(azure)}/training/{KEY}")
+    return TrainingFolder(f"{backend(azure).data_root()}/training/{KEY}")
 
 
 def fails(bench, message, code="UserError", attempt=""):

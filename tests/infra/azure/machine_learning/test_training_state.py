@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from infra.backend import data_root, exclusive
+from infra.backend import backend
 from infra.errors import AccessDenied
 from tasks.training.fit import TrainingState
 
@@ -23,7 +23,7 @@ def machine(cloud, tmp_path):
     def make(name):
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
-        return directory, TrainingState(directory, f"{data_root(cloud)}/training/key")
+        return directory, TrainingState(directory, f"{backend(cloud).data_root()}/training/key")
 
     return make
 
@@ -83,9 +83,9 @@ def test_on_one_machine_there_is_nothing_to_copy(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from infra.backend import exclusive
+from infra.backend import backend
 from tests.support.azure.bench import azure_settings
-with exclusive("training/key", azure_settings(Path(sys.argv[1]))):
+with backend(azure_settings(Path(sys.argv[1]))).exclusive("training/key"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -100,11 +100,11 @@ def test_of_two_processes_one_holds_a_name_and_a_killed_holder_lets_go(cloud, tm
         assert holder.stdout.readline().strip() == "held"
         os.kill(holder.pid, signal.SIGKILL)
     killed = time.monotonic()
-    with exclusive("training/key", cloud):
+    with backend(cloud).exclusive("training/key"):
         waited = time.monotonic() - killed
     assert 0.5 < waited < 60
 
 
 def test_another_name_is_not_waited_for(cloud):
-    with exclusive("training/one", cloud), exclusive("training/two", cloud):
+    with backend(cloud).exclusive("training/one"), backend(cloud).exclusive("training/two"):
         pass

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from infra.azure.storage.blobs import blob_service, data_url
-from infra.backend import data_root
+from infra.backend import backend
 from infra.errors import AccessDenied, NoCredentials, ServiceUnavailable
 from model.data.manifest import (
     SplitConfig,
@@ -103,7 +103,7 @@ def test_a_manifest_of_a_source_on_azure_is_that_of_the_same_files_on_disk(sourc
     remote = build_manifest(source, split=SPLIT)
     local = build_manifest(str(tmp_path / "photos"), split=SPLIT)
     pd.testing.assert_frame_equal(remote, local)
-    root = f"{data_root(cloud)}/data"
+    root = f"{backend(cloud).data_root()}/data"
     assert latest_manifest(root, "photos") is None
     data = write_manifest(remote, root=root, name="photos", source_uri=source)
     assert data.manifest_uri == f"{data_url(ACCOUNT, 'data')}/data/photos/{data.version}/manifest.parquet"
@@ -112,7 +112,7 @@ def test_a_manifest_of_a_source_on_azure_is_that_of_the_same_files_on_disk(sourc
 
 
 def test_the_latest_manifest_is_the_one_that_was_stored_last(source, cloud, files):
-    root = f"{data_root(cloud)}/data"
+    root = f"{backend(cloud).data_root()}/data"
     first = build_manifest(source, split=SPLIT)
     write_manifest(first, root=root, name="photos", source_uri=source)
     files.rm_file("data/photos/cat/000.jpg")
@@ -149,7 +149,7 @@ def test_what_lies_deeper_is_told_by_its_folder_as_on_disk(source):
 
 def test_several_writers_of_one_manifest_leave_it_whole(source, cloud, bench):
     frame = build_manifest(source, split=SPLIT)
-    root = f"{data_root(cloud)}/data"
+    root = f"{backend(cloud).data_root()}/data"
     bench.fault("slow", host=HOST, method="HEAD", path="manifest.parquet", delay=0.5)
     written = []
 
@@ -223,7 +223,7 @@ def test_a_store_that_does_not_know_this_identity_is_told_so(bench, source):
 
 def test_a_manifest_whose_store_is_down_is_transient(bench, source, cloud):
     uri = write_manifest(
-        build_manifest(source, split=SPLIT), root=f"{data_root(cloud)}/data", name="photos", source_uri=source
+        build_manifest(source, split=SPLIT), root=f"{backend(cloud).data_root()}/data", name="photos", source_uri=source
     ).manifest_uri
     bench.fault(host=HOST, times=-1, **storage_error(403, "AuthorizationPermissionMismatch"))
     with pytest.raises(AccessDenied), translate_errors():
@@ -231,7 +231,7 @@ def test_a_manifest_whose_store_is_down_is_transient(bench, source, cloud):
 
 
 def test_a_manifest_that_could_not_be_written_is_not_seen(bench, source, cloud):
-    root, frame = f"{data_root(cloud)}/data", build_manifest(source, split=SPLIT)
+    root, frame = f"{backend(cloud).data_root()}/data", build_manifest(source, split=SPLIT)
     bench.fault(host=HOST, method="PUT", times=-1, **storage_error(403, "AuthorizationPermissionMismatch"))
     with pytest.raises(AccessDenied):
         write_manifest(frame, root=root, name="photos", source_uri=source)

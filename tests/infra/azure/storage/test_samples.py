@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.backend import samples
+from infra.backend import backend
 from infra.errors import ServiceUnavailable
 from model.data.sources import list_source, read_bytes
 from tests.support.pictures import write_tree
@@ -26,8 +26,8 @@ def fetched(monkeypatch, tmp_path):
 
 
 def test_a_sample_is_uploaded_once_and_is_a_source_for_every_pod(bench, cloud, fetched, tmp_path):
-    url = samples("food", cloud)
-    assert samples("food", cloud.model_copy(update={"home": tmp_path / "other pod"})) == url
+    url = backend(cloud).samples("food")
+    assert backend(cloud.model_copy(update={"home": tmp_path / "other pod"})).samples("food") == url
     assert fetched == ["food"]
     listing = list_source(url)
     assert [image.path for image in listing.images] == ["cat/000.jpg", "cat/001.jpg", "dog/000.jpg", "dog/001.jpg"]
@@ -39,9 +39,9 @@ def test_an_upload_that_broke_off_is_done_again(bench, cloud, fetched, monkeypat
     monkeypatch.setattr("time.sleep", lambda _: None)
     bench.fault("outage", host="blob.core", method="PUT", path="dog/001")
     with pytest.raises(ServiceUnavailable, match="sample data set food"):
-        samples("food", cloud)
+        backend(cloud).samples("food")
     bench.clear_faults()
-    url = samples("food", cloud)
+    url = backend(cloud).samples("food")
     assert fetched == ["food", "food"]
     assert len(list_source(url).images) == 4
 
@@ -51,4 +51,4 @@ def test_on_one_machine_a_sample_stays_a_folder(tmp_path, monkeypatch):
 
     monkeypatch.setattr("infra.stores.sample_data.fetch", lambda name, directory: directory / name)
     settings = Settings(home=tmp_path)
-    assert samples("food", settings) == str(tmp_path / "samples" / "food")
+    assert backend(settings).samples("food") == str(tmp_path / "samples" / "food")

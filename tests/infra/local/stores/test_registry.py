@@ -1,6 +1,6 @@
 import pytest
 
-from infra.backend import registry
+from infra.backend import backend
 from infra.local.stores import registry as module
 from infra.local.stores.registry import champions
 from infra.settings import Settings
@@ -11,7 +11,7 @@ from tests.support.bundles import make_bundle
 def registered(tmp_path):
     """Two models; version 2 of one is champion of `test`, version 1 of `acceptance`."""
     settings = Settings(home=tmp_path / "home")
-    models = registry(settings)
+    models = backend(settings).registry()
     versions = []
     for bias in (0.0, 0.1):
         folder = tmp_path / f"bundle-{bias}"
@@ -31,7 +31,7 @@ def test_champions_are_those_that_mlflow_names(registered, monkeypatch):
         "acceptance": [1],
         "production": [],
     }
-    assert quick["test"][0] == registry(registered).champion("colours", "test")
+    assert quick["test"][0] == backend(registered).registry().champion("colours", "test")
 
     # As with an MLflow whose tables are others.
     monkeypatch.setattr(module, "CHAMPION", "SELECT no_such_column FROM registered_model_aliases")
