@@ -26,8 +26,8 @@ def reconciliation(repair: bool = False) -> Reconciled:
     repaired = repair_environments() if repair else NOTHING
     taken = take_notices()
     note_expired_releases()
-    due = find_due()
-    releases = start_releases(due)
+    due_releases = find_due()
+    releases = start_releases(due_releases)
     tell_azure_devops(taken)
     end_notices(taken)
-    return show_reconciliation(due, releases, repaired)
+    return show_reconciliation(due_releases, releases, repaired)

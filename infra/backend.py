@@ -175,7 +175,7 @@ BACKENDS: Final[dict[Place, Callable[[Settings], Backend]]] = {"local": _local, 
 AZURE_SDK: Final = "azure.core.exceptions"
 
 # A source may lie in Azure whatever the backend; programs open its URL without knowing whose identity that takes. The
-# class is imported with the first such URL. The package adlfs has registered its own: ours replaces it.
+# class is imported with the first such URL. fsspec's own table names the package adlfs for it: `clobber` replaces that.
 for _protocol in ("abfs", "abfss", "az"):
     fsspec.register_implementation(_protocol, "infra.azure.storage.filesystem.AzureFiles", clobber=True)
 

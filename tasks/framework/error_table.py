@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from infra.backend import translate
 from infra.errors import SIGNATURE, DiskFull, PlatformError, ReleaseRejected, ServerUnreachable
 from model.errors import KnownError
 from model.faults import known_errors
@@ -71,6 +70,9 @@ def translate_errors() -> Iterator[None]:
     except PlatformError:
         raise
     except Exception as error:
+        # Loaded where it is needed: the command line reads the table alone, and is to start at once.
+        from infra.backend import translate
+
         platform_error = translate(error) or _of_prefect(error) or _of_a_full_disk(error)
         if platform_error is None:
             raise

@@ -14,8 +14,9 @@ from infra.azure.provisioning.removal import Removed, provisioned_environments, 
 from infra.azure.provisioning.sweeping import Orphan, orphans, sweep
 from infra.azure.provisioning.templates import compose
 from infra.azure.provisioning.what_if import Plan, ResourceChange
+from infra.backend import release_target
 from infra.checks.machine_and_azure import check_infrastructure as findings_of
-from infra.config.environments import environment_names, load_environment
+from infra.config.environments import environment_names
 from infra.errors import ConfigurationError, PlatformUnhealthy
 from infra.settings import get_settings
 from tasks.framework.artifacts import Progress, create_markdown_artifact, table
@@ -82,8 +83,7 @@ def check_infrastructure(environments: Sequence[str] | None = None) -> Infrastru
         description="What this machine has, and what is there on Azure where that is the backend",
     )
     bad = [finding for finding in findings if not finding.ok]
-    blocking = [finding for finding in bad if finding.severity == "blocks"]
-    if blocking:
+    if blocking := [finding for finding in bad if finding.blocks]:
         raise PlatformUnhealthy("; ".join(f"{finding.name}: {finding.detail} {finding.fix}" for finding in blocking))
     return Infrastructure(warnings=tuple(f"{finding.name}: {finding.detail}" for finding in bad))
 
@@ -103,13 +103,12 @@ def parts(environment: str | None) -> tuple[str, ...]:
     """
     settings = get_settings()
     if environment is not None and environment != PLATFORM:
-        described = load_environment(environment, settings.environments)
-        if (described.backend or settings.backend) == "azure":
+        if release_target(environment, settings).place == "azure":
             return (environment,)
     elif settings.backend == "azure":
-        known = environment_names(settings.environments)
-        there = provisioned_environments(settings) if environment is None else []
-        return (PLATFORM, *(name for name in there if name in known))
+        names = environment_names(settings.environments)
+        provisioned = provisioned_environments(settings) if environment is None else []
+        return (PLATFORM, *(name for name in provisioned if name in names))
     raise ConfigurationError(
         f"{f'`{environment}`' if environment else 'The backend'} is `local`: there is no infrastructure to provision.",
         next_step="`ahc doctor` checks this machine. For Azure: `export AHC_BACKEND=azure`, see docs/azure.md.",
@@ -197,17 +196,17 @@ def remove_infrastructure(name: str, confirm: str) -> Gone:
 def sweep_orphans(apply: bool) -> Swept:
     """List container groups and images that nothing needs; delete them with `apply`."""
     settings = get_settings()
-    found = orphans(settings)
-    rows: list[tuple[object, ...]] = [(item.kind, item.name, item.where, item.why) for item in found]
+    unneeded = orphans(settings)
+    rows: list[tuple[object, ...]] = [(item.kind, item.name, item.where, item.why) for item in unneeded]
     word = "are deleted" if apply else "would be deleted with `apply=true`"
     create_markdown_artifact(
         key="orphans",
-        description=f"{len(found)} orphans",
-        markdown=f"# Orphans\n\n{len(found)} {word}.\n\n" + table(("kind", "name", "where", "why"), rows),
+        description=f"{len(unneeded)} orphans",
+        markdown=f"# Orphans\n\n{len(unneeded)} {word}.\n\n" + table(("kind", "name", "where", "why"), rows),
     )
     if apply:
-        sweep(found, settings)
-    return Swept(orphans=found, deleted=apply)
+        sweep(unneeded, settings)
+    return Swept(orphans=unneeded, deleted=apply)
 
 
 def _tell(progress: Progress, operation: Operation, ended: int, total: int) -> None:
@@ -233,15 +232,15 @@ def _show_plan(key: str, title: str, planned: Plan) -> None:
     shown = planned.of("Create", "Modify", "Delete", "Unsupported")
     rows = [row for change in shown for row in _rows(change)]
     quiet, beside = len(planned.of("NoChange")), planned.of("Ignore")
-    told = f"As the template says: {quiet}."
+    summary = f"As the template says: {quiet}."
     if beside:
-        told += f" Beside the template, and left alone: {', '.join(f'{item.type} {item.name}' for item in beside)}."
+        summary += f" Beside the template, and left alone: {', '.join(f'{item.type} {item.name}' for item in beside)}."
     create_markdown_artifact(
         key=key,
         description=f"{title}: {planned.summary}",
         markdown=f"# {title}\n\n**{planned.summary}** in `{planned.resource_group}`, {planned.location}.\n\n"
         + (table(("", "resource", "what"), rows) + "\n\n" if rows else "")
-        + told,
+        + summary,
     )
 
 

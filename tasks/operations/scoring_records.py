@@ -81,8 +81,8 @@ def collect_records(environment: str) -> Collected:
             content = files.cat_file(segment)
         except FileNotFoundError:
             continue  # its scoring process needed the room
-        kept, lost = _keep(content, segment.rpartition("/")[2], environment, store)
-        records, unreadable = records + kept, unreadable + lost
+        written, lost = _write_parts(content, segment.rpartition("/")[2], environment, store)
+        records, unreadable = records + written, unreadable + lost
         if files.exists(segment):
             files.rm_file(segment)
         progress.update(done, len(segments))
@@ -92,7 +92,7 @@ def collect_records(environment: str) -> Collected:
     return Collected(environment=environment, segments=len(segments), records=records, unreadable=unreadable)
 
 
-def _keep(content: bytes, segment: str, environment: str, store: str) -> tuple[int, int]:
+def _write_parts(content: bytes, segment: str, environment: str, store: str) -> tuple[int, int]:
     """Write the parts of one segment; answers how many lines are records, and how many are not."""
     rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     unreadable = []

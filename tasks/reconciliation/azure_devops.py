@@ -36,7 +36,7 @@ def tell_azure_devops(taken: Taken) -> Result:
 
 def _promoted(taken: Taken, settings: Settings) -> list[LiveModel]:
     """Each version once, however often it was told of."""
-    found: dict[tuple[str, int], LiveModel] = {}
+    versions: dict[tuple[str, int], LiveModel] = {}
     for notice in taken.notices:
         if notice.name is None or notice.version is None:
             continue
@@ -45,8 +45,8 @@ def _promoted(taken: Taken, settings: Settings) -> list[LiveModel]:
         except ModelNotFound:
             continue
         if model.tags.get("verdict") == "promote":
-            found[model.name, model.version] = model.as_live
-    return list(found.values())
+            versions[model.name, model.version] = model.as_live
+    return list(versions.values())
 
 
 def _announce(project_file: ProjectFile, models: list[LiveModel], settings: Settings) -> None:

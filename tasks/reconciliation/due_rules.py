@@ -117,14 +117,13 @@ def _obstacle(
         return f"it is not live in {environment.gates.requires}", False
     if busy := _being_released(model, environment, under_way):
         return busy, True
-    known = KnownEvents(
+    facts = KnownEvents(
         now=now,
         live=here.live,
         events=here.events,
         required_since=live_since(before.events, model.digest) if before else None,
     )
-    held = holds(model, environment, known)
-    return "; ".join(map(str, held)), True
+    return "; ".join(map(str, holds(model, environment, facts))), True
 
 
 def _is_live(model: RegisteredModel, place: Situation | None) -> bool:

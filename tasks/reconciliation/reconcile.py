@@ -71,7 +71,7 @@ def end_notices(taken: Taken) -> Result:
     queue = backend(get_settings()).notices()
     for notice in taken.notices if queue else ():
         assert queue is not None
-        if _known(notice):
+        if _is_registered(notice):
             queue.end(notice)
         elif notice.taken >= TRIES:
             queue.put_aside(notice)
@@ -83,7 +83,7 @@ def end_notices(taken: Taken) -> Result:
     return Result()
 
 
-def _known(notice: Notice) -> bool:
+def _is_registered(notice: Notice) -> bool:
     if notice.name is None or notice.version is None:
         return False
     try:
@@ -112,11 +112,11 @@ def find_due() -> Due:
 def _differing(place: Situation) -> tuple[str, ...]:
     live, name = place.endpoint.live, place.environment.name
     champion = backend(get_settings()).registry().champion(live.name, name) if live else None
-    said = next((event for event in reversed(place.events) if event.kind in SERVING), None)
-    found = tuple(differences(place.endpoint, said, champion))
-    for line in found:
+    event = next((event for event in reversed(place.events) if event.kind in SERVING), None)
+    lines = tuple(differences(place.endpoint, event, champion))
+    for line in lines:
         get_run_logger().warning("%s: %s", name, line)
-    return found
+    return lines
 
 
 def _situation(name: str) -> Situation:
@@ -135,14 +135,14 @@ def _situation(name: str) -> Situation:
 
 
 @stage("Start releases", "start the releases that are due", always=True)
-def start_releases(found: Due) -> Releases:
+def start_releases(due_releases: Due) -> Releases:
     """Start each as a run of its own, once, and mark the version: the triggers don't do it again.
 
     Raises:
         ConfigurationError: An environment has no deployment of the release flow; the others' releases are started.
     """
     started, problems = [], []
-    for decision in found.decisions:
+    for decision in due_releases.decisions:
         if decision.model is None:
             continue
         try:
@@ -176,7 +176,7 @@ class Reconciled(Frozen):
     repaired: tuple[str, ...]
 
 
-def show_reconciliation(found: Due, releases: Releases, repaired: Repaired) -> Reconciled:
+def show_reconciliation(due_releases: Due, releases: Releases, repaired: Repaired) -> Reconciled:
     """Publish, per environment, what was due and what became of it; answers the same."""
     runs = {item.environment: item for item in releases.started}
     rows: list[tuple[object, ...]] = [
@@ -184,9 +184,9 @@ def show_reconciliation(found: Due, releases: Releases, repaired: Repaired) -> R
             item.environment,
             f"{item.model.label}, run {runs[item.environment].run[:8]}" if item.model else "nothing",
             item.why,
-            " ".join(found.differences[item.environment]) or "nothing",
+            " ".join(due_releases.differences[item.environment]) or "nothing",
         )
-        for item in found.decisions
+        for item in due_releases.decisions
     ]
     started = ", ".join(f"{item.version} to {item.environment}" for item in releases.started)
     create_markdown_artifact(
@@ -197,8 +197,8 @@ def show_reconciliation(found: Due, releases: Releases, repaired: Repaired) -> R
         + "".join(f"\n\nRepaired: {sentence}." for sentence in repaired.done),
     )
     return Reconciled(
-        decisions=found.decisions,
+        decisions=due_releases.decisions,
         started=releases.started,
-        differences={name: lines for name, lines in found.differences.items() if lines},
+        differences={name: lines for name, lines in due_releases.differences.items() if lines},
         repaired=repaired.done,
     )

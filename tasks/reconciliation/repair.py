@@ -54,8 +54,8 @@ def _repair(name: str) -> Iterator[str]:
         backend(settings).registry(),
         backend(settings).ledger(),
     )
-    status, said = place.status(), last_word(events, name)
-    if status.state == "stopped" and said is not None:
+    status, entry = place.status(), last_word(events, name)
+    if status.state == "stopped" and entry is not None:
         status = place.start()
         yield f"its endpoint was stopped, and is {status.state}"
     live = status.live
@@ -64,7 +64,7 @@ def _repair(name: str) -> Iterator[str]:
     if registry_difference(status, models.champion(live.name, name)):
         models.set_champion(models.get(live.name, live.version), name)
         yield f"the registry names {live.label} as its champion"
-    if ledger_difference(status, said):
-        before = said.model.label if said else "nothing"
+    if ledger_difference(status, entry):
+        before = entry.model.label if entry else "nothing"
         note(name, "repaired", live, by=BY, reason=f"the endpoint runs it; the ledger said {before}")
         yield f"the ledger says that it runs {live.label}"
