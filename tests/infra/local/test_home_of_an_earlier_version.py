@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.backend import endpoint, ledger, registry, secrets
+from infra.backend import backend, release_target
 from infra.config.environments import endpoint_key
 from infra.releases.scoring_client import ScoringClient
 from infra.settings import PROJECT
@@ -91,14 +91,14 @@ def test_the_live_models_come_back_and_can_be_rolled_back(earlier: Path, tmp_pat
         up.file.write_text(shipped, encoding="utf-8")
         process = up.start()
         read_until(process, "Ctrl-C stops it")
-        live = endpoint("test", up.settings).status().live
+        live = release_target("test", up.settings).endpoint().status().live
         assert live is not None
         assert (live.version, live.digest) == (2, second)
-        key = secrets("test", up.settings).get(endpoint_key("test"))
-        answer = ScoringClient(endpoint("test", up.settings).status().url, key).score(IMAGE)
+        key = release_target("test", up.settings).secrets().get(endpoint_key("test"))
+        answer = ScoringClient(release_target("test", up.settings).endpoint().status().url, key).score(IMAGE)
         assert answer["model"]["digest"] == second
-        assert registry(up.settings).champion("colours", "test").digest == second
-        assert [event.kind for event in ledger(up.settings).events("test")] == ["switched", "switched"]
+        assert backend(up.settings).registry().champion("colours", "test").digest == second
+        assert [event.kind for event in backend(up.settings).ledger().events("test")] == ["switched", "switched"]
 
         back = subprocess.run(
             [
@@ -117,7 +117,7 @@ def test_the_live_models_come_back_and_can_be_rolled_back(earlier: Path, tmp_pat
             timeout=200,
         )
         assert back.returncode == 0, back.stdout + back.stderr
-        live = endpoint("test", up.settings).status().live
+        live = release_target("test", up.settings).endpoint().status().live
         assert live is not None
         assert (live.version, live.digest) == (1, first)
         end(process, up)
