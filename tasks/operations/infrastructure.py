@@ -16,7 +16,7 @@ from infra.azure.provisioning.templates import compose
 from infra.azure.provisioning.what_if import Plan, ResourceChange
 from infra.backend import release_target
 from infra.checks.machine_and_azure import check_infrastructure as findings_of
-from infra.config.environments import environment_names
+from infra.config.environments import environment_names, load_environment
 from infra.errors import ConfigurationError, PlatformUnhealthy
 from infra.settings import get_settings
 from tasks.framework.artifacts import Progress, create_markdown_artifact, table
