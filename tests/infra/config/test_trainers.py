@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from infra.backend import backend
 from infra.errors import ConfigurationError
 from infra.settings import Settings
 
