@@ -5,6 +5,7 @@ import re
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from infra.settings import PROJECT
 from tests.support.charts import FOLDER, GIVEN, MANIFESTS, NAMESPACE, VERSION, one
@@ -95,3 +96,12 @@ def test_the_documented_commands_give_each_variable_and_take_it_from_an_output(m
     assert set(re.findall(r"\(output (\w+)\)", documented)) <= outputs
     for file in files:
         assert str(file.relative_to(PROJECT)) in documented
+
+
+def test_the_device_plugin_gets_onto_every_node_that_a_training_gets_onto():
+    (plugin,) = yaml.safe_load_all((MANIFESTS.parent / "nvidia-device-plugin.yaml").read_text())
+    kubernetes_validate.validate(plugin, VERSION, strict=True)
+    pod = plugin["spec"]["template"]["spec"]
+    pool = yaml.safe_load((PROJECT / "deployments" / "work_pools" / "aks-gpu.yaml").read_text())["variables"]
+    assert pod["nodeSelector"] == pool["properties"]["node_selector"]["default"]
+    assert pod["tolerations"] == pool["properties"]["tolerations"]["default"]

@@ -23,7 +23,7 @@ from tests.support.azure.bench import calls
 
 IMAGE = "sha256:" + "a" * 64
 KEY = "training-0123456789abcdef01234567"
-COMPUTE = "aks-gpu"
+COMPUTE = "aks"
 JOB = TrainingJob(
     key=KEY,
     label="efficientnet_lite0 on colours@0123456789abcdef",

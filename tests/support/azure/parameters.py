@@ -27,6 +27,8 @@ BENCH: Final[dict[str, Any]] = {
 }
 """Switches off what the bench can't deploy: its specifications lack the providers, or it has no OIDC issuer."""
 EVERYTHING: Final[dict[str, Any]] = {
+    "clusterExtension": True,
+    "gpuNodesMax": 2,
     "budgetAmount": 500,
     "budgetStart": "2026-11-01",
     "buildAgent": True,

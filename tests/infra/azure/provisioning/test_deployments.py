@@ -79,7 +79,7 @@ def test_platform_and_environments_deploy_and_a_second_time_nothing_changes(benc
             # The plan that policies are judged by is what is really deployed.
             assert kinds(made) == Counter(item.type for item in expand(composed))
     platform = platform_resources(bench_settings)
-    assert (platform.cluster, platform.compute, platform.database_host) == ("aks-ahc-platform", "aks", "")
+    assert (platform.cluster, platform.compute, platform.database_host) == ("aks-ahc-platform", "", "")
     assert platform.container_registry == f"crahc{platform.unique_suffix}"
     for name in ENVIRONMENTS:
         environment = environment_resources(load_environment(name, bench_settings.environments), bench_settings)
