@@ -109,6 +109,32 @@ def test_outputs_travel_between_steps_jobs_and_stages_and_templates_take_paramet
     assert build.step("two", "d", "other").output == "heard no no\n"
 
 
+def test_a_stage_sees_outputs_of_the_stages_that_it_depends_on_and_of_no_other(tmp_path):
+    build = run(
+        tmp_path,
+        """
+        stages:
+          - stage: find
+            jobs:
+              - job: find
+                steps: [{script: "echo '##vso[task.setvariable variable=said;isOutput=true]yes'", name: say}]
+          - stage: near
+            variables: &heard
+              - {name: heard, value: "$[ stageDependencies.find.find.outputs['say.said'] ]"}
+            jobs: [{job: d, steps: [{script: "echo heard $(heard)", displayName: other}]}]
+          - stage: far
+            variables: *heard
+            jobs: [{job: d, steps: [{script: "echo heard $(heard)", displayName: other}]}]
+          - stage: named
+            dependsOn: [find, far]
+            variables: *heard
+            jobs: [{job: d, steps: [{script: "echo heard $(heard)", displayName: other}]}]
+        """,
+    )
+    heard = {name: build.step(name, "d", "other").output for name in ("near", "far", "named")}
+    assert heard == {"near": "heard yes\n", "far": "heard\n", "named": "heard yes\n"}
+
+
 def test_secrets_reach_a_script_only_where_they_are_mapped(tmp_path):
     build = run(
         tmp_path,

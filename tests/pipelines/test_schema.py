@@ -1,6 +1,7 @@
 """Each pipeline, as it stands and with its templates expanded, fits the published schema; wrong ones are caught."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -92,3 +93,23 @@ def test_a_release_has_the_key_of_the_platforms_own_triggers():
     assert MACRO.sub(lambda found: known[found[1]], key.split('"')[0]) == "release-test-food-v7"
     source = (PROJECT / "tasks" / "release" / "release_runs.py").read_text()
     assert 'idempotency_key=f"release-{environment}-{model.name}-v{model.version}"' in source
+
+
+@pytest.mark.parametrize("environments", [["test"], ["test", "acceptance", "production"]])
+def test_each_release_stage_depends_on_the_finding_and_on_all_environments_before_it(environments):
+    cd = expand(FOLDER / "AHImgClassifier-cd.yml", {"environments": environments}, {"Build.Reason": "Manual"})
+    stages = {stage["stage"]: stage.get("dependsOn") for stage in cd["stages"]}
+    assert stages == {
+        "find": None,
+        **{name: ["find", *environments[:index]] for index, name in enumerate(environments)},
+    }
+
+
+def test_a_run_is_followed_for_less_time_than_a_free_machine_of_microsoft_has():
+    jobs = [job for pipeline in expanded().values() for stage in pipeline["stages"] for job in stage["jobs"]]
+    assert {str(job["timeoutInMinutes"]) for job in jobs if "ahc trigger" in json.dumps(job)} == {"60"}
+    followed = [path.read_text() for path in (FOLDER / "variables").glob("*.yml")]
+    followed.append((FOLDER / "AHImgClassifier-ci.yml").read_text())
+    seconds = [int(value) for text in followed for value in re.findall(r"Timeout\n(?:\s*#.*\n)?\s*value: (\d+)", text)]
+    assert len(seconds) == 4
+    assert max(seconds) <= 55 * 60

@@ -92,7 +92,7 @@ class _Reader:
             if not self._is(")"):
                 self._take(",")
         self._take(")")
-        return known[word.lower()](*given)
+        return self._below(known[word.lower()](*given))
 
     def _below(self, value: Any) -> Any:
         while self._is(".") or self._is("["):
@@ -157,5 +157,7 @@ GENERAL: Final[dict[str, Callable[..., Any]]] = {
     "in": lambda value, *others: any(_equal(value, other) for other in others),
     "startsWith": lambda text, start: as_text(text).lower().startswith(as_text(start).lower()),
     "coalesce": lambda *given: next((value for value in given if as_text(value)), ""),
+    "join": lambda separator, items: as_text(separator).join(map(as_text, items)),
+    "split": lambda text, separator: as_text(text).split(as_text(separator)),
     "format": lambda text, *given: as_text(text).format(*map(as_text, given)),
 }

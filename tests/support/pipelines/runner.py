@@ -136,20 +136,23 @@ class Agent:
             results = [build.stages[need].result for need in needs if need]
             names = {"variables": self._given, "dependencies": _results(build.stages)}
             if is_true(evaluate(stage.get("condition", "succeeded()"), names, _status(results))):
-                self._stage(pipeline, stage, run, build)
+                self._stage(pipeline, stage, run, build, [need for need in needs if need])
             before = name
         return build
 
-    def _stage(self, pipeline: Mapping[str, Any], stage: Mapping[str, Any], run: StageRun, build: Build) -> None:
+    def _stage(
+        self, pipeline: Mapping[str, Any], stage: Mapping[str, Any], run: StageRun, build: Build, needs: list[str]
+    ) -> None:
+        seen = {name: other for name, other in build.stages.items() if name in needs}
         for job in stage["jobs"]:
             name = job.get("job") or job["deployment"]
-            needs = job.get("dependsOn", [])
-            needs = [needs] if isinstance(needs, str) else needs
+            before = job.get("dependsOn", [])
+            before = [before] if isinstance(before, str) else before
             done = run.jobs[name] = JobRun(name, environment=job.get("environment", ""))
             written = [place.get("variables", []) for place in (pipeline, stage, job)]
-            variables, secrets = self._variables(written, build, run)
+            variables, secrets = self._variables(written, seen, run)
             variables |= {"System.StageName": run.name, "System.JobName": name}
-            results = [run.jobs[need].result for need in needs]
+            results = [run.jobs[need].result for need in before]
             names = {"variables": variables, "dependencies": _results(run.jobs)}
             if is_true(evaluate(job.get("condition", "succeeded()"), names, _status(results))):
                 steps = job.get("steps") or job["strategy"]["runOnce"]["deploy"]["steps"]
@@ -157,12 +160,18 @@ class Agent:
                 _JobRunner(self, folder, variables, secrets, done).run(steps)
         run.result = _worst(job.result for job in run.jobs.values())
 
-    def _variables(self, written: list[Any], build: Build, stage: StageRun) -> tuple[dict[str, str], set[str]]:
-        """What a job knows at its start, and which of it is secret."""
+    def _variables(
+        self, written: list[Any], seen: Mapping[str, StageRun], stage: StageRun
+    ) -> tuple[dict[str, str], set[str]]:
+        """What a job knows at its start, and which of it is secret.
+
+        Of other stages it knows those alone that its own depends on by name, or by following them (learn.microsoft.com,
+        "Expressions", on dependencies).
+        """
         names = {
             "stageDependencies": {
                 name: {job.name: {"outputs": job.outputs, "result": job.result} for job in other.jobs.values()}
-                for name, other in build.stages.items()
+                for name, other in seen.items()
             },
             "dependencies": _results(stage.jobs),
         }
