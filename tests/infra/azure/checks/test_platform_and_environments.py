@@ -1,11 +1,12 @@
 """Findings about a platform on the bench: a healthy one, and one fault at a time."""
 
+import shutil
 from functools import partial
 
 import pytest
 
 from infra.azure.access.clients import resource_client
-from infra.azure.access.resources import PlatformResources, platform_resources
+from infra.azure.access.resources import PLATFORM, PlatformResources, platform_resources
 from infra.azure.checks.platform_and_environments import check_environment, check_platform
 from infra.azure.checks.quotas import cores, families, gpu_cores
 from infra.azure.checks.release import run_checks
@@ -17,7 +18,7 @@ from infra.local.machine_checks import check_machine
 from infra.settings import Settings
 from tests.support.azure.bench import SUBSCRIPTION, azure_settings
 from tests.support.azure.image_server import ImageServer
-from tests.support.azure.parameters import with_environment
+from tests.support.azure.parameters import change, with_environment
 
 pytestmark = pytest.mark.azure
 LOGIN_SERVER = "crahcplatform.azurecr.io"
@@ -171,7 +172,15 @@ def test_container_cores_that_do_not_suffice_warn(bench, cloud, images):
 
 
 @pytest.fixture
-def with_cluster(cloud, monkeypatch) -> PlatformResources:
+def with_gpus(cloud, tmp_path) -> Settings:
+    """Settings whose parameters ask for a GPU pool."""
+    folder = shutil.copytree(cloud.azure_parameters, tmp_path / "with-gpus")
+    change(folder / f"{PLATFORM}.json", gpuNodesMax=2)
+    return cloud.model_copy(update={"azure_parameters": folder})
+
+
+@pytest.fixture
+def with_cluster(cloud) -> PlatformResources:
     return platform_resources(cloud).model_copy(update={"cluster": "aks-ahc"})
 
 
@@ -192,18 +201,20 @@ def t4(used: int, limit: int) -> dict:
         ({"status": 200, "body": {"value": []}}, False, "tells no quota"),
     ],
 )
-def test_gpu_cores_are_counted_for_all_machines_that_the_cluster_may_have(bench, cloud, with_cluster, answer, ok, told):
+def test_gpu_cores_are_counted_for_all_machines_that_the_cluster_may_have(
+    bench, with_gpus, with_cluster, answer, ok, told
+):
     usage(bench, **answer)
-    finding = gpu_cores(with_cluster, cloud, "platform-gpu-quota")
+    finding = gpu_cores(with_cluster, with_gpus, "platform-gpu-quota")
     assert (finding.ok, finding.severity) == (ok, "warns")
     assert told in finding.detail
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_quota_that_can_not_be_read_is_a_warning(bench, cloud, with_cluster, status):
+def test_a_quota_that_can_not_be_read_is_a_warning(bench, with_gpus, with_cluster, status):
     usage(bench, status=status, body={"error": {"code": "AuthorizationFailed", "message": "No."}})
     finding = run_checks(
-        [Check("platform-gpu-quota", partial(gpu_cores, with_cluster, cloud), "warns")], outage="warns"
+        [Check("platform-gpu-quota", partial(gpu_cores, with_cluster, with_gpus), "warns")], outage="warns"
     )[0]
     assert not finding.ok
     assert not finding.blocks

@@ -70,13 +70,13 @@ def test_gpu_machines_that_scale_from_zero_cost_by_the_hour_of_use(settings):
     assert (gpu.resource, gpu.sku, gpu.unit) == ("aks-ahc-platform: pool gpu (0 to 4)", "Standard_NC4as_T4_v3", "hour")
     assert gpu.cost == gpu.price > 0
     assert not any("gpu" in line.resource for line in found.lines)
-    (spot,) = platform(settings, gpuSpot=True).on_demand
+    (spot,) = platform(settings, gpuNodesMax=2, gpuSpot=True).on_demand
     assert spot.cost < gpu.cost / 2
     assert platform(settings, gpuNodesMax=0).on_demand == ()
 
 
 def test_a_size_without_a_price_is_told_and_not_counted_as_free(settings):
-    found = platform(settings, gpuVmSize="Standard_NC96ads_H200_v9", databaseSku="Standard_X1")
+    found = platform(settings, gpuNodesMax=2, gpuVmSize="Standard_NC96ads_H200_v9", databaseSku="Standard_X1")
     assert found.on_demand == ()
     assert "aks-ahc-platform: pool gpu (0 to 2): no price of machine Standard_NC96ads_H200_v9" in found.unpriced
     assert "psql-ahc-*: no price of database Standard_X1" in found.unpriced
@@ -106,7 +106,7 @@ def test_every_type_that_the_templates_can_make_is_metered_or_known_to_be_free(s
 def test_private_endpoints_are_counted_one_by_one(settings):
     found = platform(settings, privateEndpoints=True)
     endpoints = [line for line in found.lines if line.resource.startswith("pe-")]
-    assert len(endpoints) == 7
+    assert len(endpoints) == 8
     assert priced(found, "crahc").sku == "Premium"
 
 

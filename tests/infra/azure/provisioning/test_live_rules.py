@@ -26,7 +26,7 @@ def strict(bench):
 
 def deploy(settings, *names):
     for name in names:
-        provision(name, compose(name, settings), settings, told=lambda *_: None, poll_seconds=0.01)
+        provision(name, compose(name, settings), settings, tell=lambda *_: None, poll_seconds=0.01)
         forget_resources()
 
 
