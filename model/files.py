@@ -2,19 +2,19 @@
 
 import fcntl
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes | str, *, mode: int = 0o644, replace: bool = True) -> bool:
+def write_whole(path: Path, content: bytes | str, *, mode: int = 0o666, replace: bool = True) -> bool:
     """Write a file so that readers, and the machine after a power cut, see all of it or what was there before.
 
     Args:
         path: The file; folders above it are made, and closed to other users where `mode` is.
         content: Text is written as UTF-8.
-        mode: Permissions of the file, whatever the umask.
+        mode: Permissions of the file, less those that the umask takes away.
         replace: Otherwise a file that is there already stays: of several writers, the first one's counts.
 
     Returns:
@@ -23,12 +23,11 @@ def write_whole(path: Path, content: bytes | str, *, mode: int = 0o644, replace:
     Raises:
         OSError: For example when the disk is full; nothing of the draft is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if mode & 0o077 == 0 else 0o755)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    draft = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if mode & 0o077 == 0 else 0o777)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

@@ -61,11 +61,11 @@ async def follow(
         ServerUnreachable: The server didn't answer for `patience` seconds.
     """
     watch = Watch(client, run_id, since=since)
-    lifeline = Lifeline(tell, patience, back=lambda seconds: watch.hold(RETURN * (seconds + 2)))
+    connection = ConnectionWatch(tell, patience, back=lambda seconds: watch.hold(RETURN * (seconds + 2)))
     crashed_at: float | None = None
     while True:
         asked_at = time.monotonic()
-        snapshot = await lifeline.ask(watch.poll)
+        snapshot = await connection.ask(watch.poll)
         if snapshot is not None:
             see(snapshot)
             crashed_at = (crashed_at or time.monotonic()) if may_continue(snapshot.run) else None
@@ -76,21 +76,21 @@ async def follow(
         await asyncio.sleep(max(interval, min(2, time.monotonic() - asked_at)))
     if watch.held() > SLOW:
         tell(f"Waits up to {watch.held():.0f} s for lines that its processes kept while the server was away.")
-    last = await _last_lines(watch, lifeline)
+    last = await _last_lines(watch, connection)
     see(replace(snapshot, bars=(), lines=last))
     return snapshot.run
 
 
-async def _last_lines(watch: Watch, lifeline: "Lifeline") -> tuple[Line, ...]:
+async def _last_lines(watch: Watch, connection: "ConnectionWatch") -> tuple[Line, ...]:
     # The run's process sends its last lines just before it ends, or when it notices that the server is back.
     await asyncio.sleep(max(1, watch.held()))
     lines = None
     while lines is None:
-        lines = await lifeline.ask(watch.rest)
+        lines = await connection.ask(watch.rest)
     return lines
 
 
-class Lifeline:
+class ConnectionWatch:
     """Asks a server that may be away for a while.
 
     Args:

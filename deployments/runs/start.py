@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from deployments.runs.follow import Lifeline
+from deployments.runs.follow import ConnectionWatch
 from deployments.runs.parameters import parse_parameters
 from deployments.runs.rerun import RERUNNABLE, schedule
 from infra.config.yaml_files import nearest
@@ -55,9 +55,9 @@ async def start(client: "PrefectClient", request: Request, tell: Callable[[str],
     parameters = parse_parameters(list(request.pairs), request.file, schema, deployment.parameters)
     # A request whose answer was lost is repeated: without a key that would be a second run.
     key = request.key or str(uuid4())
-    lifeline = Lifeline(tell, PATIENCE)
+    connection = ConnectionWatch(tell, PATIENCE)
     while True:
-        run = await lifeline.ask(
+        run = await connection.ask(
             lambda: client.create_flow_run_from_deployment(
                 deployment.id,
                 parameters=parameters,

@@ -115,5 +115,6 @@ async def _set_queues(client: "PrefectClient", pool: str, wanted: dict[str, Work
 async def _used_by_others(client: "PrefectClient", pool: str) -> bool:
     from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 
-    theirs = await client.read_deployments(work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])))
-    return any(OURS not in item.tags for item in theirs)
+    in_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+    deployments = await read_all_async(client.read_deployments, work_pool_filter=in_pool)
+    return any(OURS not in item.tags for item in deployments)
