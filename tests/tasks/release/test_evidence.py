@@ -198,7 +198,7 @@ def test_on_azure_the_cost_of_a_release_is_that_of_its_containers(monkeypatch):
     monkeypatch.setenv("AHC_AZURE_SUBSCRIPTION_ID", "00000000-0000-0000-0000-000000000001")
     get_settings.cache_clear()
     target = load_environment("production", get_settings().environments)
-    page = evidence_page(candidate(), target, "Jan", Opponent(told="Nothing is live."), None, "No data.")
+    page = evidence_page(candidate(), target, "Jan", Opponent(summary="Nothing is live."), None, "No data.")
     get_settings.cache_clear()
     assert re.search(r"About \d+ USD a month for the containers of production", page), page
     # Nothing of Azure answers here: the rest is said to be unknown.
