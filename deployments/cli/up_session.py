@@ -164,15 +164,15 @@ class Session:
         for name in environment_names(self._settings.environments):
             if release_target(name, self._settings).place != "local":
                 continue
-            found = release_target(name, self._settings).endpoint()
-            if found.status().state == "stopped":
-                self._stopped_before.append(found)
+            endpoint = release_target(name, self._settings).endpoint()
+            if endpoint.status().state == "stopped":
+                self._stopped_before.append(endpoint)
 
     def _start_endpoints(self) -> None:
-        for found in self._stopped_before:
-            status = found.start()
+        for endpoint in self._stopped_before:
+            status = endpoint.start()
             if status.state == "running" and status.live is not None:
-                self._tell(f"Endpoint {found.environment} {status.url} serves {status.live.label}")
+                self._tell(f"Endpoint {endpoint.environment} {status.url} serves {status.live.label}")
 
     async def _leave(self) -> None:
         """Leave nothing behind that claims to run: runs, and the endpoints that were not there before."""
@@ -218,11 +218,11 @@ async def _first(work: Awaitable[Any], watch: "asyncio.Task[None]") -> Any:
 def _flow_ids(tree: Any) -> list[Any]:
     from uuid import UUID
 
-    found = []
+    ids = []
     for step in tree:
         if step.kind == "flow":
-            found += [UUID(step.id), *_flow_ids(step.steps)]
-    return found
+            ids += [UUID(step.id), *_flow_ids(step.steps)]
+    return ids
 
 
 def fetch_sample(source: str, settings: Settings) -> None:

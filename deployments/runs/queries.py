@@ -82,37 +82,37 @@ def recent_runs(
     from prefect.client.schemas.objects import StateType
 
     kinds = [StateType(word) for word in states]
-    wanted = FlowRunFilter(
+    due = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds)) if kinds else None,
         # Not the schedule's future, but everything due, so that a run that no worker takes is seen.
         expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
         parent_task_run_id=None if subflows else FlowRunFilterParentTaskRunId(is_null_=True),
     )
-    return client.read_flow_runs(flow_run_filter=wanted, limit=limit, sort=_newest())
+    return client.read_flow_runs(flow_run_filter=due, limit=limit, sort=_newest())
 
 
-def find_run(client: "SyncPrefectClient", wanted: str) -> "FlowRun":
+def find_run(client: "SyncPrefectClient", reference: str) -> "FlowRun":
     """The run with this id, start of an id (at least 4 characters) or name; of several with one name, the newest.
 
     Raises:
         RunNotFound: There is none, or the start of the id fits several; names what comes close.
     """
-    exact = _by_id(client, wanted) or _by_name(client, wanted)
+    exact = _by_id(client, reference) or _by_name(client, reference)
     if exact is not None:
         return exact
     runs = read_all(client.read_flow_runs, sort=_newest())
-    if len(wanted) >= MIN_PREFIX:
-        fits = [run for run in runs if str(run.id).startswith(wanted.lower())]
-        fits = fits or [run for run in runs if wanted.lower() in run.name.lower()]
+    if len(reference) >= MIN_PREFIX:
+        fits = [run for run in runs if str(run.id).startswith(reference.lower())]
+        fits = fits or [run for run in runs if reference.lower() in run.name.lower()]
         if len(fits) == 1:
             return fits[0]
         if fits:
             several = ", ".join(f"{run.name} ({str(run.id)[:8]})" for run in fits[:5])
-            raise RunNotFound(f"`{wanted}` fits {len(fits)} runs: {several}.", next_step="Give more of the id.")
+            raise RunNotFound(f"`{reference}` fits {len(fits)} runs: {several}.", next_step="Give more of the id.")
     names = list(dict.fromkeys(run.name for run in runs))
-    close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(reference, names, n=1, cutoff=0.5)
     hint = f"did you mean `{close[0]}`?" if close else f"the newest are {', '.join(names[:5])}."
-    raise RunNotFound(f"There is no run `{wanted}`: {hint if names else 'the server has no runs yet.'}")
+    raise RunNotFound(f"There is no run `{reference}`: {hint if names else 'the server has no runs yet.'}")
 
 
 def _newest() -> Any:
@@ -121,9 +121,9 @@ def _newest() -> Any:
     return FlowRunSort.EXPECTED_START_TIME_DESC
 
 
-def _by_id(client: "SyncPrefectClient", wanted: str) -> "FlowRun | None":
+def _by_id(client: "SyncPrefectClient", reference: str) -> "FlowRun | None":
     try:
-        identifier = UUID(wanted)
+        identifier = UUID(reference)
     except ValueError:
         return None
     from prefect.exceptions import ObjectNotFound
@@ -134,10 +134,10 @@ def _by_id(client: "SyncPrefectClient", wanted: str) -> "FlowRun | None":
         return None
 
 
-def _by_name(client: "SyncPrefectClient", wanted: str) -> "FlowRun | None":
+def _by_name(client: "SyncPrefectClient", reference: str) -> "FlowRun | None":
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
-    named = FlowRunFilter(name=FlowRunFilterName(any_=[wanted]))
+    named = FlowRunFilter(name=FlowRunFilterName(any_=[reference]))
     return next(iter(client.read_flow_runs(flow_run_filter=named, limit=1, sort=_newest())), None)
 
 
@@ -205,9 +205,9 @@ def steps(client: "SyncPrefectClient", run_id: UUID) -> tuple[Step, ...]:
     below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
     children = read_all(client.read_flow_runs, flow_run_filter=below)
     subflow_of = {child.parent_task_run_id for child in children}
-    found = [_step("task", task) for task in tasks if task.id not in subflow_of]
-    found += [_step("flow", child, steps(client, child.id)) for child in children]
-    return tuple(sorted(found, key=lambda step: (step.started is None, step.started, step.name)))
+    branches = [_step("task", task) for task in tasks if task.id not in subflow_of]
+    branches += [_step("flow", child, steps(client, child.id)) for child in children]
+    return tuple(sorted(branches, key=lambda step: (step.started is None, step.started, step.name)))
 
 
 def _step(kind: Literal["task", "flow"], run: Any, below: tuple[Step, ...] = ()) -> Step:

@@ -19,14 +19,14 @@ DEFAULT: Final = "default"
 
 
 async def plan_pools(
-    client: "PrefectClient", wanted: dict[str, WorkPoolDefinition], known: frozenset[str]
+    client: "PrefectClient", definitions: dict[str, WorkPoolDefinition], deployed_before: frozenset[str]
 ) -> list[Change]:
     """What has to change in work pools and queues.
 
     Args:
         client: An open client.
-        wanted: Pools by name.
-        known: Pools (`local`) and queues (`local/urgent`) that an earlier deploy was told of: no longer wanted, they
+        definitions: Pools by name.
+        deployed_before: Pools (`local`) and queues (`local/urgent`) that an earlier deploy was told of: no longer wanted, they
             are removed; a pool only where nobody else's deployment uses it.
 
     Raises:
@@ -34,21 +34,24 @@ async def plan_pools(
     """
     existing = {pool.name: pool for pool in await read_all_async(client.read_work_pools)}
     changes: list[Change] = []
-    for name, definition in wanted.items():
+    for name, definition in definitions.items():
         changes += _plan_pool(client, name, definition, existing.get(name))
         queues = await client.read_work_queues(work_pool_name=name) if name in existing else []
-        changes += _plan_queues(client, name, definition.queues, {item.name: item for item in queues}, known)
+        changes += _plan_queues(client, name, definition.queues, {item.name: item for item in queues}, deployed_before)
     changes += [
         Change("work pool", name, "remove", perform=partial(client.delete_work_pool, name))
         for name in existing
-        if name in known and name not in wanted and not await _used_by_others(client, name)
+        if name in deployed_before and name not in definitions and not await _used_by_others(client, name)
     ]
     return changes
 
 
-def pool_names(wanted: dict[str, WorkPoolDefinition]) -> set[str]:
+def pool_names(definitions: dict[str, WorkPoolDefinition]) -> set[str]:
     """All pools and queues, as `plan_pools` knows them."""
-    return {*wanted, *(f"{pool}/{queue}" for pool, definition in wanted.items() for queue in definition.queues)}
+    return {
+        *definitions,
+        *(f"{pool}/{queue}" for pool, definition in definitions.items() for queue in definition.queues),
+    }
 
 
 def check_queues(entries: tuple[DeploymentEntry, ...], pools: dict[str, WorkPoolDefinition]) -> None:
@@ -83,29 +86,29 @@ def _plan_pool(client: "PrefectClient", name: str, definition: WorkPoolDefinitio
 def _plan_queues(
     client: "PrefectClient",
     pool: str,
-    wanted: dict[str, WorkQueueDefinition],
+    definitions: dict[str, WorkQueueDefinition],
     existing: "dict[str, WorkQueue]",
-    known: frozenset[str],
+    deployed_before: frozenset[str],
 ) -> list[Change]:
     changes = []
-    for name, definition in wanted.items():
+    for name, definition in definitions.items():
         differs = differences(definition.model_dump(), existing[name].model_dump()) if name in existing else ()
         if name not in existing or differs:
             action = "update" if name in existing else "create"
-            perform = partial(_set_queues, client, pool, wanted)
+            perform = partial(_set_queues, client, pool, definitions)
             changes.append(Change("work queue", f"{pool}/{name}", cast("Any", action), differs, perform=perform))
     changes += [
         Change("work queue", f"{pool}/{name}", "remove", perform=partial(client.delete_work_queue_by_id, item.id))
         for name, item in existing.items()
-        if name not in {DEFAULT, *wanted} and f"{pool}/{name}" in known
+        if name not in {DEFAULT, *definitions} and f"{pool}/{name}" in deployed_before
     ]
     return changes
 
 
-async def _set_queues(client: "PrefectClient", pool: str, wanted: dict[str, WorkQueueDefinition]) -> None:
+async def _set_queues(client: "PrefectClient", pool: str, definitions: dict[str, WorkQueueDefinition]) -> None:
     """All of a pool's, the most urgent first: each that gets its priority pushes those behind it one further."""
     existing = {item.name: item for item in await client.read_work_queues(work_pool_name=pool)}
-    for name, definition in sorted(wanted.items(), key=lambda item: item[1].priority):
+    for name, definition in sorted(definitions.items(), key=lambda item: item[1].priority):
         if name in existing:
             await client.update_work_queue(existing[name].id, **definition.model_dump())
         else:

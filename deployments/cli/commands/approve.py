@@ -48,36 +48,36 @@ def _decide(run: str, *, approved: bool, by: str, reason: str, as_json: bool) ->
         if not run:
             _list(client, waiting, as_json=as_json)
             return USAGE
-        found = _waiting_run(client, run, waiting)
+        flow_run = _waiting_run(client, run, waiting)
         require_said({"--by": by, "--reason": reason})
-        decide(client, found, approved=approved, by=by, reason=reason)
+        decide(client, flow_run, approved=approved, by=by, reason=reason)
     word = "approved" if approved else "rejected"
     if as_json:
-        show.show_json({"run": found.id, "name": found.name, "decision": word, "by": by, "reason": reason})
+        show.show_json({"run": flow_run.id, "name": flow_run.name, "decision": word, "by": by, "reason": reason})
     else:
         follow_up = "goes on as soon as a worker takes it" if approved else "ends; what is live stays live"
         show.show(
-            Text.assemble((found.name, "bold"), f" is {word} by {by}; it {follow_up}."),
-            Text(f"  {run_url(found.id)}", style=show.QUIET),
+            Text.assemble((flow_run.name, "bold"), f" is {word} by {by}; it {follow_up}."),
+            Text(f"  {run_url(flow_run.id)}", style=show.QUIET),
         )
     return 0
 
 
-def _waiting_run(client: "SyncPrefectClient", wanted: str, waiting: "list[FlowRun]") -> "FlowRun":
+def _waiting_run(client: "SyncPrefectClient", reference: str, waiting: "list[FlowRun]") -> "FlowRun":
     names = "; ".join(f"{run.name} ({str(run.id)[:8]})" for run in waiting)
     listed = f"Waiting: {names}." if names else "No release waits for a decision."
     try:
-        found = find_run(client, wanted)
+        flow_run = find_run(client, reference)
     except RunNotFound as error:
         raise RunNotFound(f"{error} {listed}", next_step="`ahc approve` without a run lists what waits.") from error
-    require_in_time(found)
-    if found.state is None or not found.state.is_paused():
-        word = found.state.name if found.state else "scheduled"
+    require_in_time(flow_run)
+    if flow_run.state is None or not flow_run.state.is_paused():
+        word = flow_run.state.name if flow_run.state else "scheduled"
         raise RunNotFound(
-            f"`{found.name}` does not wait for a decision, it is {word}. {listed}",
+            f"`{flow_run.name}` does not wait for a decision, it is {word}. {listed}",
             next_step="`ahc approve` without a run lists what waits.",
         )
-    return found
+    return flow_run
 
 
 def _list(client: "SyncPrefectClient", waiting: "list[FlowRun]", *, as_json: bool) -> None:

@@ -36,30 +36,30 @@ def rerun(
     """
     settings = get_settings()
     with server(settings) as client:
-        found = _choose(client, run)
-        require_rerunnable(found)
-        flow = facts(client, [found])[0].flow
-        kept = finished(steps(client, found.id))
-        here = found.deployment_id is None
+        flow_run = _choose(client, run)
+        require_rerunnable(flow_run)
+        flow = facts(client, [flow_run])[0].flow
+        finished_steps = finished(steps(client, flow_run.id))
+        here = flow_run.deployment_id is None
     if not here:
-        asyncio.run(_schedule(settings, found))
-    _tell(found, kept, here=here, as_json=as_json)
+        asyncio.run(_schedule(settings, flow_run))
+    _tell(flow_run, finished_steps, here=here, as_json=as_json)
     if here:
-        state = rerun_here(found, flow)
+        state = rerun_here(flow_run, flow)
         return _tell_end(state, outcome(state), as_json=as_json)
     if wait:
-        ended, code = attend(found.id, settings)
+        ended, code = attend(flow_run.id, settings)
         return _tell_end(ended.state, code, as_json=as_json)
     return 0
 
 
-def _choose(client: "SyncPrefectClient", wanted: str) -> "FlowRun":
-    if wanted:
-        return root_of(client, find_run(client, wanted))
-    found = next(iter(recent_runs(client, states=RERUNNABLE, limit=1)), None)
-    if found is None:
+def _choose(client: "SyncPrefectClient", reference: str) -> "FlowRun":
+    if reference:
+        return root_of(client, find_run(client, reference))
+    flow_run = next(iter(recent_runs(client, states=RERUNNABLE, limit=1)), None)
+    if flow_run is None:
         raise RunNotFound("No run failed lately; there is nothing to rerun.")
-    return found
+    return flow_run
 
 
 async def _schedule(settings: Settings, run: "FlowRun") -> None:
@@ -67,13 +67,13 @@ async def _schedule(settings: Settings, run: "FlowRun") -> None:
         await schedule(client, run.id)
 
 
-def _tell(run: "FlowRun", kept: int, *, here: bool, as_json: bool) -> None:
+def _tell(run: "FlowRun", finished_steps: int, *, here: bool, as_json: bool) -> None:
     if as_json:
-        show.show_json({"run": run.id, "name": run.name, "kept_steps": kept, "url": run_url(run.id)})
+        show.show_json({"run": run.id, "name": run.name, "kept_steps": finished_steps, "url": run_url(run.id)})
         return
     where = "in this process" if here else "by the next free worker"
     show.show(
-        Text.assemble("Rerunning ", (run.name, "bold"), f" {where}; finished steps that are kept: {kept}."),
+        Text.assemble("Rerunning ", (run.name, "bold"), f" {where}; finished steps that are kept: {finished_steps}."),
         Text(f"  {run_url(run.id)}", style=show.QUIET),
     )
 
