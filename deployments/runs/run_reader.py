@@ -56,14 +56,14 @@ class Settling:
         """Seconds for which nothing is let out yet."""
         return max(0.0, self._held_until - self._clock())
 
-    def ready(self, known: Callable[[Line], bool]) -> list[Line]:
+    def ready(self, is_known: Callable[[Line], bool]) -> list[Line]:
         """What has settled, oldest first. Lines of a run that isn't `known` yet, and all after them, wait for it."""
         now = self._clock()
         settled = [line.time for came, line in self._waiting if came <= now - SETTLE]
         if not settled or now < self._held_until:
             return []
         horizon = max(settled)
-        early = [line.time for came, line in self._waiting if came > now - UNKNOWN and not known(line)]
+        early = [line.time for came, line in self._waiting if came > now - UNKNOWN and not is_known(line)]
         limit = min(early, default=None)
         ready = [line for _, line in self._waiting if line.time <= horizon and (limit is None or line.time < limit)]
         let_out = {id(line) for line in ready}
@@ -110,8 +110,8 @@ class LogReader:
     async def _page(self, flow_runs: Sequence[UUID], offset: int) -> "list[Log]":
         from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 
-        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=list(flow_runs)))
-        return await self._client.read_logs(log_filter=wanted, limit=PAGE, offset=offset)
+        of_runs = LogFilter(flow_run_id=LogFilterFlowRunId(any_=list(flow_runs)))
+        return await self._client.read_logs(log_filter=of_runs, limit=PAGE, offset=offset)
 
     def _take(self, page: "list[Log]") -> "list[Log]":
         new = []
@@ -203,11 +203,11 @@ class Watch:
     async def _look(self) -> tuple["FlowRun", list["FlowRun"], list["TaskRun"]]:
         run = await self._client.read_flow_run(self._run_id)
         flow_runs = await self._tree(run)
-        found = await self._tasks(flow_runs)
+        all_tasks = await self._tasks(flow_runs)
         # A subflow has a task run in its parent, which only repeats it; it may be there before the subflow is.
         starts = {item.parent_task_run_id: item.id for item in flow_runs}
-        task_runs = [item for item in found if item.id not in starts and not _stands_for_subflow(item.state)]
-        for item in found:
+        task_runs = [item for item in all_tasks if item.id not in starts and not _stands_for_subflow(item.state)]
+        for item in all_tasks:
             if item.flow_run_id is not None:
                 self._parents[starts.get(item.id, item.id)] = item.flow_run_id
         self._names.update({item.id: item.name for item in flow_runs})
@@ -226,14 +226,14 @@ class Watch:
     async def _tree(self, run: "FlowRun") -> list["FlowRun"]:
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 
-        found = {run.id: run}
+        runs = {run.id: run}
         level = [run.id]
         while level:
             below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=level))
             children = await read_all_async(self._client.read_flow_runs, flow_run_filter=below)
-            level = [child.id for child in children if child.id not in found]
-            found.update({child.id: child for child in children})
-        return list(found.values())
+            level = [child.id for child in children if child.id not in runs]
+            runs.update({child.id: child for child in children})
+        return list(runs.values())
 
     async def _tasks(self, flow_runs: list["FlowRun"]) -> list["TaskRun"]:
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId

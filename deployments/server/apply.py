@@ -93,7 +93,7 @@ async def apply(changes: tuple[Change, ...]) -> None:
 
 
 async def _plan_concurrency_limits(
-    client: "PrefectClient", wanted: dict[str, int], known: frozenset[str]
+    client: "PrefectClient", limits: dict[str, int], deployed_before: frozenset[str]
 ) -> list[Change]:
     existing = {item.name: item.limit for item in await read_all_async(client.read_global_concurrency_limits)}
     changes = [
@@ -104,7 +104,7 @@ async def _plan_concurrency_limits(
             differences({"limit": limit}, {"limit": existing[name]}) if name in existing else (),
             perform=partial(client.upsert_global_concurrency_limit_by_name, name, limit),
         )
-        for name, limit in wanted.items()
+        for name, limit in limits.items()
         if existing.get(name) != limit
     ]
     changes += [
@@ -112,7 +112,7 @@ async def _plan_concurrency_limits(
             "concurrency limit", name, "remove", perform=partial(client.delete_global_concurrency_limit_by_name, name)
         )
         for name in existing
-        if name in known and name not in wanted
+        if name in deployed_before and name not in limits
     ]
     return changes
 
@@ -141,10 +141,10 @@ async def _plan_deployments(
             changes.append(
                 Change("deployment", name, action, differs, perform=partial(_create, client, flow, entry.name, desired))
             )
-    gone = [name for name, item in existing.items() if name not in names and OURS in item.tags]
+    removed = [name for name, item in existing.items() if name not in names and OURS in item.tags]
     changes += [
         Change("deployment", name, "remove", perform=partial(client.delete_deployment, existing[name].id))
-        for name in gone
+        for name in removed
     ]
     return changes
 
@@ -213,14 +213,14 @@ def _schedule(entry: ScheduleEntry, current: "DeploymentResponse | None") -> dic
 
 
 def _present(current: "DeploymentResponse") -> dict[str, Any]:
-    found = current.model_dump(mode="json")
+    content = current.model_dump(mode="json")
     limit = current.global_concurrency_limit
     return {
-        **found,
+        **content,
         "tags": sorted(current.tags),
         "concurrency_limit": limit.limit if limit else None,
-        "concurrency_options": found["concurrency_options"]
-        and {"collision_strategy": found["concurrency_options"]["collision_strategy"]},
+        "concurrency_options": content["concurrency_options"]
+        and {"collision_strategy": content["concurrency_options"]["collision_strategy"]},
         "schedules": {
             # One without a slug was made by somebody else: it goes, as all that the file doesn't say.
             item.slug or str(item.id): {

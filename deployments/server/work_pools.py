@@ -26,8 +26,8 @@ async def plan_pools(
     Args:
         client: An open client.
         definitions: Pools by name.
-        deployed_before: Pools (`local`) and queues (`local/urgent`) that an earlier deploy was told of: no longer wanted, they
-            are removed; a pool only where nobody else's deployment uses it.
+        deployed_before: Pools (`local`) and queues (`local/urgent`) that an earlier deploy named. Those that nobody
+            defines any more are removed; a pool only where nobody else's deployment uses it.
 
     Raises:
         ConfigurationError: A base job template is not valid.

@@ -105,10 +105,10 @@ def fetch(name: str, directory: Path, progress: Progress | None = None) -> Path:
 
 def _is_complete(directory: Path, sample: Sample) -> bool:
     try:
-        found = json.loads((directory / _MARKER).read_text(encoding="utf-8"))
+        marker = json.loads((directory / _MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and (found.get("name"), found.get("version")) == (sample.name, sample.version)
+    return isinstance(marker, dict) and (marker.get("name"), marker.get("version")) == (sample.name, sample.version)
 
 
 def _refuse_foreign(directory: Path) -> None:
@@ -155,17 +155,17 @@ def _npm_pack(package: str, sha256: str, directory: Path) -> Path:
     archives = list(directory.glob("*.tgz"))
     if done.returncode != 0 or len(archives) != 1:
         raise DownloadFailed(f"npm could not bring {package} (exit code {done.returncode}): {_last_words(done.stderr)}")
-    found = hashlib.sha256(archives[0].read_bytes()).hexdigest()
-    if found != sha256:
-        raise DownloadFailed(f"{package} is not the package that is known: sha256 {found}, expected {sha256}.")
+    actual = hashlib.sha256(archives[0].read_bytes()).hexdigest()
+    if actual != sha256:
+        raise DownloadFailed(f"{package} is not the package that is known: sha256 {actual}, expected {sha256}.")
     return archives[0]
 
 
 def _last_words(output: str) -> str:
     """The last lines of npm, without its stack trace (indented) and the place of its own log."""
     lines = [line.removeprefix("npm error").rstrip(" }") for line in output.splitlines()]
-    said = [line.strip() for line in lines if line and not line.startswith("  ") and "complete log" not in line]
-    return " | ".join(said[-6:]) or "it said nothing."
+    messages = [line.strip() for line in lines if line and not line.startswith("  ") and "complete log" not in line]
+    return " | ".join(messages[-6:]) or "it said nothing."
 
 
 def _npm() -> list[str]:

@@ -50,16 +50,16 @@ def _read_table(filesystem: Any, path: str, uri: str) -> "pd.DataFrame":
     except ValueError as error:
         raise SourceUnreadable(f"The manifest {uri} can't be read: {error}.") from error
     table.columns = pd.Index([str(column).strip().lower() for column in table.columns])
-    wanted = [column for column in ("path", "label", "split") if column in table]
-    return table.assign(**{column: table[column].astype("object").fillna("").map(str) for column in wanted})
+    columns = [column for column in ("path", "label", "split") if column in table]
+    return table.assign(**{column: table[column].astype("object").fillna("").map(str) for column in columns})
 
 
-def _require_column(wanted: str, present: list[str], uri: str) -> None:
-    if wanted in present:
+def _require_column(column: str, present: list[str], uri: str) -> None:
+    if column in present:
         return
-    close = difflib.get_close_matches(wanted, present, n=1, cutoff=0.0)
+    close = difflib.get_close_matches(column, present, n=1, cutoff=0.0)
     hint = f"; the nearest one present is `{close[0]}`" if close else ""
-    raise SourceUnreadable(f"The manifest {uri} has no column `{wanted}`{hint}. Its columns: {', '.join(present)}.")
+    raise SourceUnreadable(f"The manifest {uri} has no column `{column}`{hint}. Its columns: {', '.join(present)}.")
 
 
 def _clean_path(value: str) -> str:
@@ -90,11 +90,11 @@ def _refuse_repeated_rows(paths: list[str], labels: list[str], uri: str) -> None
     labels_of = defaultdict(list)
     for path, label in zip(paths, labels, strict=True):
         labels_of[path].append(label)
-    repeated = {path: found for path, found in labels_of.items() if len(found) > 1}
+    repeated = {path: labels for path, labels in labels_of.items() if len(labels) > 1}
     named = [
-        f"{path} ({len(found)} times"
-        + (f", with the labels {', '.join(sorted(set(found)))})" if len(set(found)) > 1 else ")")
+        f"{path} ({len(labels)} times"
+        + (f", with the labels {', '.join(sorted(set(labels)))})" if len(set(labels)) > 1 else ")")
         # Contradictions first: they are the worse half.
-        for path, found in sorted(repeated.items(), key=lambda item: (len(set(item[1])) == 1, item[0]))
+        for path, labels in sorted(repeated.items(), key=lambda item: (len(set(item[1])) == 1, item[0]))
     ]
     raise SourceUnreadable(f"The manifest {uri} lists {len(repeated)} image(s) more than once: {some(named)}.")

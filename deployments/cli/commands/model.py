@@ -29,16 +29,16 @@ def model(
 
     Examples: `ahc model`, `ahc model food`, `ahc model food:7`
     """
-    found = find_model(which, backend(get_settings()).registry())
-    verdict = found.tags.get("verdict", "")
+    model = find_model(which, backend(get_settings()).registry())
+    verdict = model.tags.get("verdict", "")
     if as_json:
-        show.show_json(found)
+        show.show_json(model)
         return 0
-    show.show(Text.assemble((found.label, "bold"), f"  {verdict}  ", (found.digest[:12], show.QUIET)))
+    show.show(Text.assemble((model.label, "bold"), f"  {verdict}  ", (model.digest[:12], show.QUIET)))
     if in_azure_pipelines():
-        for name, value in (("modelName", found.name), ("modelVersion", found.version), ("verdict", verdict)):
+        for name, value in (("modelName", model.name), ("modelVersion", model.version), ("verdict", verdict)):
             set_output(name, value)
-        tag_build(f"{found.name}-v{found.version}")
+        tag_build(f"{model.name}-v{model.version}")
     return 0
 
 
@@ -50,16 +50,16 @@ def find_model(which: str, models: ModelRegistry) -> RegisteredModel:
         ConfigurationError: There is no such name, or the version is no number.
     """
     name, colon, version = which.partition(":")
-    known = models.names()
-    if name != NEWEST and name not in known:
+    names = models.names()
+    if name != NEWEST and name not in names:
         raise ConfigurationError(
-            f"There is no model `{name}`: {nearest(name, known) if known else 'none is registered.'}"
+            f"There is no model `{name}`: {nearest(name, names) if names else 'none is registered.'}"
         )
     if colon:
         if not version.removeprefix("v").isdigit():
             raise ConfigurationError(f"`{which}` names no version: say it as in `{name}:7`.")
         return models.get(name, int(version.removeprefix("v")))
-    versions = [item for one in (known if name == NEWEST else [name]) for item in models.versions(one)]
+    versions = [item for one in (names if name == NEWEST else [name]) for item in models.versions(one)]
     promoted = [item for item in versions if item.tags.get("verdict") == "promote"]
     if not promoted:
         raise ModelNotFound("No registered version has the verdict `promote`.")

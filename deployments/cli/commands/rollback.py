@@ -74,18 +74,18 @@ def _status(environment: str, settings: Settings) -> EndpointStatus:
 
 def _version(to: str, status: EndpointStatus, settings: Settings) -> dict[str, Any]:
     """The model name and version that `--to` means; the name of the environment's own model unless it says another."""
-    found = VERSION.match(to.strip())
-    if found is None:
+    match = VERSION.match(to.strip())
+    if match is None:
         raise ConfigurationError(f"`--to {to}` is no version: write 7, v7 or NAME:7.")
-    known = [model.name for model in backend(settings).champions([status.environment])[status.environment]]
-    name = found["name"] or next((model.name for model in (status.live, status.previous) if model), None)
-    name = name or next(iter(known), None)
+    names = [model.name for model in backend(settings).champions([status.environment])[status.environment]]
+    name = match["name"] or next((model.name for model in (status.live, status.previous) if model), None)
+    name = name or next(iter(names), None)
     if name is None:
         raise ModelNotFound(
-            f"{status.environment} never ran a model, so the name of version {found['version']} is unclear.",
-            next_step=f"Give it: `ahc rollback {status.environment} --to NAME:{found['version']}`.",
+            f"{status.environment} never ran a model, so the name of version {match['version']} is unclear.",
+            next_step=f"Give it: `ahc rollback {status.environment} --to NAME:{match['version']}`.",
         )
-    return {"name": name, "version": int(found["version"])}
+    return {"name": name, "version": int(match["version"])}
 
 
 def _hand_over(environment: str, parameters: dict[str, Any], settings: Settings) -> "tuple[FlowRun | None, str]":

@@ -79,9 +79,9 @@ def environment_facts(settings: Settings) -> list[EnvironmentFacts]:
     with ThreadPoolExecutor(max_workers=max(1, 2 * len(names))) as pool:
         last_words = pool.map(lambda name: _last_word(events, name), names)
         statuses = list(pool.map(lambda name: release_target(name, settings).endpoint().status(), names))
-        known = backend(settings).champions(names)
+        champions = backend(settings).champions(names)
         return [
-            _environment(status, known[status.environment], *last)
+            _environment(status, champions[status.environment], *last)
             for status, last in zip(statuses, last_words, strict=True)
         ]
 
@@ -94,18 +94,18 @@ def _last_word(events: ReleaseLedger, environment: str) -> tuple[ReleaseEvent | 
 
 
 def _environment(
-    status: EndpointStatus, known: tuple[RegisteredModel, ...], last: ReleaseEvent | None, ledger_problem: str
+    status: EndpointStatus, champions: tuple[RegisteredModel, ...], last: ReleaseEvent | None, ledger_problem: str
 ) -> EnvironmentFacts:
     live = status.live
-    same_name = [model for model in known if live is not None and model.name == live.name]
-    champion = next(iter(same_name or known), None)
-    found = [registry_difference(status, champion)] if ledger_problem else differences(status, last, champion)
+    same_name = [model for model in champions if live is not None and model.name == live.name]
+    champion = next(iter(same_name or champions), None)
+    texts = [registry_difference(status, champion)] if ledger_problem else differences(status, last, champion)
     return EnvironmentFacts(
         endpoint=status,
         champion=champion,
         last_event=last,
         ledger_problem=ledger_problem,
-        differences=tuple(filter(None, found)),
+        differences=tuple(filter(None, texts)),
         released=_released(status, last, champion),
     )
 

@@ -168,26 +168,26 @@ class _Followed:
                 f"{self._name} was cancelled in Azure ML, not by this run.",
                 next_step="Find out who stopped it, then rerun: it goes on at the last checkpoint.",
             )
-        codes, said = _error(details)
+        codes, reason = _error(details)
         outcome = self._folder.outcome()
         if outcome is not None and outcome.attempt == self._name:
             return None if outcome.fault is None else self._failed(outcome.fault)
-        if found := EXIT_CODE.search(said):
-            code = int(found[1])
-            if code == INTERRUPTED or not NODE_LOST.search(said):
-                message = self._with_log(said)
+        if exit_code := EXIT_CODE.search(reason):
+            code = int(exit_code[1])
+            if code == INTERRUPTED or not NODE_LOST.search(reason):
+                message = self._with_log(reason)
                 fault = Fault.of_exit_code(code, message)
                 if fault is None:
                     raise TrainingJobFailed(message, process_exit_code=code)
                 return self._failed(fault)
-        if NODE_LOST.search(" ".join([*codes, said])):
-            return f"The node of {self._name} was taken away: {said}"
+        if NODE_LOST.search(" ".join([*codes, reason])):
+            return f"The node of {self._name} was taken away: {reason}"
         if THEIR_FAULT & set(codes):
-            return f"Azure ML failed to run {self._name}: {said}"
-        known = refusal(codes, 200, said, f"Azure ML refused to run {self._name}: {said}")
-        if isinstance(known, QuotaExceeded | AccessDenied):
-            raise known
-        raise TrainingJobFailed(self._with_log(said))
+            return f"Azure ML failed to run {self._name}: {reason}"
+        error = refusal(codes, 200, reason, f"Azure ML refused to run {self._name}: {reason}")
+        if isinstance(error, QuotaExceeded | AccessDenied):
+            raise error
+        raise TrainingJobFailed(self._with_log(reason))
 
     def _failed(self, fault: Fault) -> str:
         if fault.exit_code == INTERRUPTED:
@@ -196,9 +196,9 @@ class _Followed:
             raise fault.error()
         raise TrainingJobFailed(fault.title, process_exit_code=fault.exit_code, next_step=fault.next_step or None)
 
-    def _with_log(self, said: str) -> str:
+    def _with_log(self, reason: str) -> str:
         lines = "\n".join(self._log.last) or "(it printed nothing)"
-        return f"{self._name} failed in Azure ML: {said} Its last lines:\n{lines}"
+        return f"{self._name} failed in Azure ML: {reason} Its last lines:\n{lines}"
 
 
 def _name(job: TrainingJob, attempt: int) -> str:
@@ -213,5 +213,5 @@ def _error(details: Any) -> tuple[list[str], str]:
         codes.append(str(getattr(error, "code", "") or ""))
         messages.append(str(getattr(error, "message", "") or ""))
         error = getattr(error, "inner_error", None)
-    said = " ".join(dict.fromkeys(filter(None, messages))) or "Azure ML doesn't say why."
-    return [code for code in codes if code], said
+    reason = " ".join(dict.fromkeys(filter(None, messages))) or "Azure ML doesn't say why."
+    return [code for code in codes if code], reason
