@@ -45,7 +45,7 @@ def command(name: str, text: str = "", **properties: str) -> str:
 def defused(text: str) -> str:
     """Text of others, such as a log line, in which the agent finds no command."""
     lines = printable(text).splitlines()
-    return "\n".join(_COMMAND.sub(lambda found: found[0].replace("#", "# ", 1), line) for line in lines)
+    return "\n".join(_COMMAND.sub(lambda match: match[0].replace("#", "# ", 1), line) for line in lines)
 
 
 def _escaped(text: str, escapes: tuple[tuple[str, str], ...]) -> str:
@@ -125,12 +125,12 @@ def upload_summary(file: Path) -> None:
 
 
 def _plain(values: dict[str, object], before: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for name, value in values.items():
         words = [word for word in f"{before}_{name}".split("_") if word]
         joined = words[0] + "".join(word.capitalize() for word in words[1:])
         if isinstance(value, dict) and not before:
-            found |= _plain(value, joined)
+            variables |= _plain(value, joined)
         elif isinstance(value, str | int | float):
-            found[joined] = str(value).lower() if isinstance(value, bool) else str(value)
-    return found
+            variables[joined] = str(value).lower() if isinstance(value, bool) else str(value)
+    return variables

@@ -111,7 +111,7 @@ def _cancel(client: "SyncPrefectClient", run: "FlowRun") -> None:
 def _fail(run: "FlowRun", explanation: str, fault: Fault | None) -> NoReturn:
     state = run.state
     assert state is not None
-    said = explanation or state.message or "no reason was told"
+    reason = explanation or state.message or "no reason was told"
     if state.is_cancelled():
         raise TrainingJobFailed(
             f"The run {run.name} was cancelled; what it had saved is kept.",
@@ -124,5 +124,5 @@ def _fail(run: "FlowRun", explanation: str, fault: Fault | None) -> NoReturn:
             fault = Fault(name=state.name or "", message=message)
         raise fault.error() if fault.kind else TrainingJobFailed(message)
     if not run.run_count:
-        raise ServiceUnavailable(f"The machine of the run {run.name} was lost before the training began: {said}")
-    raise TrainingJobFailed(f"The run {run.name} lost its machine {run.run_count} times. The last time: {said}")
+        raise ServiceUnavailable(f"The machine of the run {run.name} was lost before the training began: {reason}")
+    raise TrainingJobFailed(f"The run {run.name} lost its machine {run.run_count} times. The last time: {reason}")

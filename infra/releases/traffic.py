@@ -179,23 +179,23 @@ def exceeded(
         other: What the version did that it is compared with.
     """
     enough = max(limits.min_requests, 1)
-    found = []
+    reasons = []
     if seen.errors > limits.max_error_rate * max(seen.requests, enough):
         restarted = f", {seen.restarts} of them a process that ended" if seen.restarts else ""
-        found.append(
+        reasons.append(
             f"errors: {seen.errors} in {seen.requests} requests{restarted}; the limit is {limits.max_error_rate:.1%}"
         )
     limit_ms = limits.latency_p95_ms or latency_limit_ms
     p95 = latency_ms(seen)
     if seen.timed >= enough and p95 is not None and p95 > limit_ms:
-        found.append(f"latency: {p95:.0f} ms at the 95th percentile; the limit is {limit_ms:.0f} ms")
+        reasons.append(f"latency: {p95:.0f} ms at the 95th percentile; the limit is {limit_ms:.0f} ms")
     if other is not None and limits.max_drift is not None and min(seen.images, other.images) >= enough:
         index, by_chance = drift(seen.labels, other.labels)
         if index > max(limits.max_drift, by_chance):
-            found.append(
+            reasons.append(
                 f"drift: its labels differ from the other version's by {index:.2f}; the limit is {limits.max_drift:g}"
             )
-    return found
+    return reasons
 
 
 def _reading(version: RunningVersion) -> Traffic | None:

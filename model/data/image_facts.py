@@ -31,16 +31,16 @@ class Measured(NamedTuple):
 
 def measure(data: bytes) -> Measured:
     """Hash, decode and measure one image. Never raises: an image at fault comes back with its error."""
-    found = Measured(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    facts = Measured(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     try:
         image = open_image(data)
         # Decoding at a reduced scale changes what the image says of itself.
-        found = found._replace(width=image.width, height=image.height, format=image.format or "", mode=image.mode)
-        return found._replace(phash=f"{perceptual_hash(to_rgb(image, at_least=2 * _EDGE)):016x}")
+        facts = facts._replace(width=image.width, height=image.height, format=image.format or "", mode=image.mode)
+        return facts._replace(phash=f"{perceptual_hash(to_rgb(image, at_least=2 * _EDGE)):016x}")
     except ImageRejected as error:
-        return found._replace(error=str(error))
+        return facts._replace(error=str(error))
     except Exception as error:  # noqa: BLE001 - a hostile file can raise anything from a decoder; it is one bad row
-        return found._replace(error=f"The image can't be decoded: {type(error).__name__}: {error}.")
+        return facts._replace(error=f"The image can't be decoded: {type(error).__name__}: {error}.")
 
 
 def perceptual_hash(image: Image.Image) -> int:

@@ -60,15 +60,15 @@ def assign_splits(rows: Sequence[Content], config: SplitConfig, frozen: Mapping[
 
 
 def _fill(contents: list[str], chosen: dict[str, str], config: SplitConfig) -> None:
-    wanted = _targets(len(contents), config)
+    targets = _targets(len(contents), config)
     for content in contents:
         if chosen[content]:
-            wanted[chosen[content]] -= 1
+            targets[chosen[content]] -= 1
     waiting = sorted((content for content in contents if not chosen[content]), key=lambda sha: _rank(sha, config.seed))
     # With everything else frozen elsewhere, the first newcomer still goes to train.
-    order = ["train"] if wanted["train"] == _targets(len(contents), config)["train"] else []
+    order = ["train"] if targets["train"] == _targets(len(contents), config)["train"] else []
     for split in ("test", "validation"):
-        order += [split] * max(0, wanted[split])
+        order += [split] * max(0, targets[split])
     for position, content in enumerate(waiting):
         chosen[content] = order[position] if position < len(order) else "train"
 

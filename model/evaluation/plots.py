@@ -33,8 +33,8 @@ def confusions(models: Mapping[str, Evaluation]) -> bytes:
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     for axes, (name, evaluation) in zip(panels, models.items(), strict=True):
         picture = _draw(axes, evaluation)
-        told = f"{evaluation.images} test images, accuracy {evaluation.accuracy.value:.1%}"
-        axes.set_title(f"{name}: {told}" if name else told, loc="left")
+        facts = f"{evaluation.images} test images, accuracy {evaluation.accuracy.value:.1%}"
+        axes.set_title(f"{name}: {facts}" if name else facts, loc="left")
     bar = figure.colorbar(
         picture, ax=list(panels), fraction=0.04 / len(models), pad=0.02, format=lambda share, _: f"{share:.0%}"
     )
@@ -277,8 +277,8 @@ def disagreements_sheet(disagreements: Sequence[tuple[Disagreement, bytes]], nam
         axes.text(0, 1.24, f"true: {readable(each.label)}", transform=axes.transAxes, fontsize=9, fontweight="bold")
         for line, (name, answer, confidence) in enumerate(answers):
             mark, colour = ("✓", GREEN) if answer == each.label else ("✗", RED)
-            said = f"{mark} {name}: {readable(answer)} {confidence:.0%}"
-            axes.text(0, 1.13 - 0.11 * line, said, transform=axes.transAxes, fontsize=8, color=colour)
+            caption = f"{mark} {name}: {readable(answer)} {confidence:.0%}"
+            axes.text(0, 1.13 - 0.11 * line, caption, transform=axes.transAxes, fontsize=8, color=colour)
     return png(figure)
 
 

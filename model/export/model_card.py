@@ -161,13 +161,13 @@ def _lineage(lineage: Lineage) -> str:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    entries: list[tuple[str, Any]] = []
     for key, value in config.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{key}.")
+            entries += _flat(value, f"{prefix}{key}.")
         else:
-            found.append((f"{prefix}{key}", value))
-    return found
+            entries.append((f"{prefix}{key}", value))
+    return entries
 
 
 def _value(value: Any) -> str:

@@ -170,19 +170,19 @@ class CheckpointFolder:
             OSError: The folder can't be written to.
         """
         candidates = [path for name in (LAST, PREVIOUS) if (path := self.directory / name).exists()]
-        found = next(filter(None, map(self._usable, candidates)), None)
-        if found is None:
+        checkpoint = next(filter(None, map(self._usable, candidates)), None)
+        if checkpoint is None:
             if candidates:
                 log.warning("No whole checkpoint is left in %s: the training starts anew.", self.directory)
             return None
-        self._newest = found.path
+        self._newest = checkpoint.path
         best = self._usable(self.best)
         if best is None:
             # The best epoch's weights are lost; the best from here on is the next best thing.
-            _write(self.best, {"state_dict": found.state_dict, _KEY: found.progress.model_dump_json()})
-            best = found
+            _write(self.best, {"state_dict": checkpoint.state_dict, _KEY: checkpoint.progress.model_dump_json()})
+            best = checkpoint
         self._best_loss = best.progress.history[-1].validation_loss
-        return found
+        return checkpoint
 
     def save(self, content: Mapping[str, Any]) -> None:
         """Store Lightning's dictionary as the last state, keeping the one before; as the best too where it is that.

@@ -130,8 +130,8 @@ class ProgressKeeper(lightning.Callback):
         return self.ranks.most(own)
 
     def _keep_if_wanted(self, trainer: lightning.Trainer, module: ImageClassifier, *, done: int) -> None:
-        wanted = self._wanted()
-        if wanted == _GO_ON:
+        request = self._wanted()
+        if request == _GO_ON:
             return
         module.require_finite()
         # A checkpoint is one process's: let it hold what all of them have added up.
@@ -139,7 +139,7 @@ class ProgressKeeper(lightning.Callback):
         self._save(trainer, self.progress.model_copy(update={"batch": done // self.parts}))
         if self.follower.on_checkpoint is not None:
             self.follower.on_checkpoint()
-        if wanted == _STOP:
+        if request == _STOP:
             raise self._interrupted()
 
     def _keep_epoch(self, trainer: lightning.Trainer, module: lightning.LightningModule, *, epoch: int) -> None:

@@ -206,8 +206,8 @@ def run_checks(frame: pd.DataFrame, config: ValidationConfig, reference: pd.Data
     if not schema.passed:
         return [schema]
     tables = derive_tables(frame, config, reference)
-    found = [schema, *_findings(tables)]
-    return sorted(found, key=lambda finding: (finding.passed, finding.severity))
+    findings = [schema, *_findings(tables)]
+    return sorted(findings, key=lambda finding: (finding.passed, finding.severity))
 
 
 def _findings(tables: Tables) -> list[Finding]:
@@ -215,8 +215,8 @@ def _findings(tables: Tables) -> list[Finding]:
     outcomes: dict[CheckName, list[Outcome]] = {}
     for name in ("images", "labels", "shares", "overlooked"):
         checks = [check for check in CHECKS if check.table == name and expected[check.name]]
-        wanted = [item for check in checks for item in expected[check.name]]
-        answers = iter(run_suite(getattr(tables, name), wanted, examples=EXAMPLES) if wanted else [])
+        expectations = [item for check in checks for item in expected[check.name]]
+        answers = iter(run_suite(getattr(tables, name), expectations, examples=EXAMPLES) if expectations else [])
         for check in checks:
             outcomes[check.name] = [next(answers) for _ in expected[check.name]]
     return [_finding(check, outcomes[check.name], tables) for check in CHECKS if check.name in outcomes]
