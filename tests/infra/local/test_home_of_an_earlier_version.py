@@ -22,7 +22,7 @@ from tests.support.load import IMAGE
 pytestmark = pytest.mark.thorough
 
 # The last version before the modules moved to their rooms.
-EARLIER = "beda2741e387daf961d2009e9840c7ad045f2991"
+EARLIER = "beda274"
 AHC = (sys.executable, "-c", "from deployments.cli.main import main; main()")
 FLOWS = "tests.deployments.sample_flows"
 RELEASES = """

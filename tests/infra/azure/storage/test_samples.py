@@ -49,6 +49,6 @@ def test_an_upload_that_broke_off_is_done_again(bench, cloud, fetched, monkeypat
 def test_on_one_machine_a_sample_stays_a_folder(tmp_path, monkeypatch):
     from infra.settings import Settings
 
-    monkeypatch.setattr("infra.stores.sample_data.fetch", lambda name, directory: directory / name)
+    monkeypatch.setattr("infra.local.backend.fetch", lambda name, directory: directory / name)
     settings = Settings(home=tmp_path)
     assert backend(settings).samples("food") == str(tmp_path / "samples" / "food")
