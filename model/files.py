@@ -8,13 +8,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes | str, *, mode: int = 0o666, replace: bool = True) -> bool:
+def write_whole(
+    path: Path, content: bytes | str, *, mode: int = 0o666, replace: bool = True, sync: bool = True
+) -> bool:
     """Write a file so that readers, and the machine after a power cut, see all of it or what was there before.
 
     Args:
         path: The file; folders above it are made, and closed to other users where `mode` is.
         content: Text is written as UTF-8.
         mode: Permissions of the file, less those that the umask takes away.
+        sync: Whether it has to outlive a power cut. Without, it is whole for whoever looks, and waits for no disk.
         replace: Otherwise a file that is there already stays: of several writers, the first one's counts.
 
     Returns:
@@ -30,12 +33,14 @@ def write_whole(path: Path, content: bytes | str, *, mode: int = 0o666, replace:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         if replace:
             draft.replace(path)
         else:
             os.link(draft, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except FileExistsError:
         return False
     finally:

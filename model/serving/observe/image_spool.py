@@ -59,7 +59,8 @@ class ImageSpool:
 
     def _write(self, image: bytes, sha256: str) -> None:
         path = self._folder / sha256
-        write_whole(path, image, mode=0o600)  # photographs are not for every user of the machine
+        # Photographs are not for every user of the machine. One that a power cut takes is no loss.
+        write_whole(path, image, mode=0o600, sync=False)
         now = time.time_ns()  # the file system's own clock is too coarse to order a burst
         with suppress(FileNotFoundError):  # newer ones took its place
             os.utime(path, ns=(now, now))
