@@ -33,7 +33,7 @@ def test_the_image_is_small_and_says_what_it_is(scoring_image):
         f"org.opencontainers.image.revision:{revision()}",
         "org.opencontainers.image.source:https://example.org/ahc",
         "10001",
-        "container_health",
+        "infra.azure.inside_container.health",
     ):
         assert part in facts
 
