@@ -74,7 +74,8 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
     Raises:
         FileNotFoundError: There is nothing at `path`.
     """
-    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    # A shared lock only looks: who may not write there may hold it too.
+    descriptor = os.open(path, os.O_RDONLY if shared or not path.is_file() else os.O_RDWR)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -22,6 +22,7 @@ from infra.errors import ConfigurationError
 from infra.finding import Finding, Severity
 from infra.local.platform.ports import port_owner
 from infra.settings import Settings
+from model.files import try_lock
 
 DISTRIBUTION = "ahclassifier"
 MIN_PYTHON, MAX_PYTHON = (3, 11), (3, 13)
@@ -185,14 +186,13 @@ def check_ports(settings: Settings) -> list[Finding]:
 def platform_runs(home: Path) -> bool:
     """Whether an `ahc up` of this AHC_HOME runs: it holds a lock for as long as it lives."""
     try:
-        import fcntl
-
-        with (home / "up.lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+        # Shared: an exclusive one could be in the way of an `ahc up` that starts just then.
+        descriptor = try_lock(home / "up.lock", shared=True)
+    except OSError:
+        return False
+    if descriptor is None:
         return True
-    except (OSError, ImportError):
-        pass
+    os.close(descriptor)
     return False
 
 

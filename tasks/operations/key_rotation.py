@@ -63,12 +63,10 @@ def verify_keys(environment: Environment, reason: str) -> Rotated:
         EndpointUnreachable: It doesn't answer.
     """
     settings = get_settings()
-    store, target = (
-        release_target(environment.name, settings).secrets(),
-        release_target(environment.name, settings).endpoint(),
-    )
-    target.refresh_keys()
-    status = target.status()
+    target = release_target(environment.name, settings)
+    store, endpoint = target.secrets(), target.endpoint()
+    endpoint.refresh_keys()
+    status = endpoint.status()
     verified = status.state != "stopped"
     deadline = time.monotonic() + ACCEPT_SECONDS
     while verified and (wrong := _wrong_keys(status.url, environment, store)):

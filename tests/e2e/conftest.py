@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import free_ports
+from tests.support.reaper import processes_with
 
 AHC = str(Path(sys.executable).with_name("ahc"))
 # On a free machine a lifecycle takes about 100 s; CI machines share their cores and measure coverage too.
@@ -60,14 +61,7 @@ class Machine:
         return Started(self, arguments)
 
     def processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("AHC_HOME") == str(self.home):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return [process for process in found if process.pid != os.getpid()]
+        return [item for item in processes_with("AHC_HOME", str(self.home)) if item.pid != os.getpid()]
 
     def kill_everything(self) -> None:
         """Power loss: every process of this machine at once."""

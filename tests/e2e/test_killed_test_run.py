@@ -7,11 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from infra.settings import PROJECT
-from tests.support.reaper import VARIABLE
+from tests.support.reaper import VARIABLE, processes_with
 
 TEST = """
 import time
@@ -21,17 +20,6 @@ def test_that_waits(prefect_server):
     Path({ready!r}).write_text(str(prefect_server.home))
     time.sleep(600)
 """
-
-
-def processes_of(home: str) -> list[psutil.Process]:
-    processes = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("AHC_HOME") == home and process.status() != psutil.STATUS_ZOMBIE:
-                processes.append(process)
-        except psutil.Error:
-            continue
-    return processes
 
 
 @pytest.mark.e2e
@@ -49,12 +37,12 @@ def test_a_killed_run_of_tests_leaves_nothing(tmp_path: Path, processes: int) ->
             assert run.poll() is None
             time.sleep(0.2)
         home = ready.read_text()
-        assert len(processes_of(home)) >= 2, "a server and a worker"
+        assert len(processes_with("AHC_HOME", home)) >= 2, "a server and a worker"
         run.send_signal(signal.SIGKILL)
         run.wait()
         deadline = time.monotonic() + 60
-        while processes_of(home) and time.monotonic() < deadline:
+        while processes_with("AHC_HOME", home) and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert processes_of(home) == []
+        assert processes_with("AHC_HOME", home) == []
     finally:
         file.unlink()

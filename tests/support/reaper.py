@@ -29,11 +29,12 @@ def start_reaper() -> "subprocess.Popen[bytes]":
     return reaper
 
 
-def _with_token(token: str) -> list[psutil.Process]:
+def processes_with(variable: str, value: str) -> list[psutil.Process]:
+    """All processes that were started with this in their environment, and have not ended."""
     processes = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(VARIABLE) == token and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(variable) == value and process.status() != psutil.STATUS_ZOMBIE:
                 processes.append(process)
         except psutil.Error:
             continue
@@ -45,7 +46,7 @@ def main() -> None:
     sys.stdin.buffer.read()
     # One that is killed may have started another meanwhile.
     deadline = time.monotonic() + SECONDS
-    while (processes := _with_token(token)) and time.monotonic() < deadline:
+    while (processes := processes_with(VARIABLE, token)) and time.monotonic() < deadline:
         for process in processes:
             try:
                 process.kill()

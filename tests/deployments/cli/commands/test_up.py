@@ -19,6 +19,7 @@ import yaml
 from infra.settings import PROJECT, Settings
 from tests.conftest import free_ports, settings_environment
 from tests.deployments.conftest import read_until
+from tests.support.reaper import processes_with
 
 pytestmark = pytest.mark.thorough
 
@@ -73,15 +74,7 @@ class Up:
 
     def processes(self) -> list[psutil.Process]:
         """All processes that work for this home."""
-        found = []
-        for item in psutil.process_iter():
-            try:
-                ours = item.environ().get("AHC_HOME") == str(self.settings.home)
-                if ours and item.status() != psutil.STATUS_ZOMBIE:
-                    found.append(item)
-            except psutil.Error:
-                continue
-        return found
+        return processes_with("AHC_HOME", str(self.settings.home))
 
     def wait_for_end(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
