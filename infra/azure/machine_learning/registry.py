@@ -1,5 +1,6 @@
 """The model registry on Azure ML: a version is a custom model whose files are its bundle."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from infra.azure.storage.leases import exclusive_blob
 from infra.errors import ModelNotFound, NotProvisioned
 from infra.ports import RegisteredModel
 from infra.settings import Settings
-from infra.stores.folder_files import draft_of
+from model.files import staged
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -104,13 +105,15 @@ class AmlRegistry:
         target = directory / model.digest
         if target.is_dir():
             return target
-        with draft_of(target) as draft:
+        with staged(target, replace=False) as draft:
             self._read(model.name, model.version)
             with azure_errors(f"downloading {model.label}"):
                 self._client.models.download(model.name, str(model.version), download_path=draft)
             # The files lie in a folder that is called as the one that was registered.
             (folder,) = (draft / model.name).iterdir()
-            folder.rename(target)
+            for file in folder.iterdir():
+                file.rename(draft / file.name)
+            shutil.rmtree(draft / model.name)
         return target
 
     def tag(self, model: RegisteredModel, tags: Mapping[str, str]) -> None:

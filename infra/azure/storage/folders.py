@@ -15,7 +15,8 @@ from infra.azure.access.resources import platform_resources
 from infra.azure.storage.blobs import account_url, blob_service
 from infra.errors import ConfigurationError, ModelNotFound, ServiceUnavailable
 from infra.settings import Settings
-from infra.stores.folder_files import draft_of, files_of
+from infra.stores.folder_files import files_of
+from model.files import staged
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -64,12 +65,10 @@ class BlobFolders:
         target = self._cache / account / container / name
         if target.is_dir():
             return target
-        with draft_of(target) as draft:
-            draft.mkdir()
+        with staged(target, replace=False) as draft:
             missing = ModelNotFound(f"Nothing is published at {url}, or a part of it was deleted.")
             with azure_errors(f"fetching {url}", missing):
                 _download_all(blob_service(account).get_container_client(container), name, draft)
-            draft.rename(target)
         return target
 
 

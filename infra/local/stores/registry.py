@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import ModelNotFound
 from infra.ports import RegisteredModel
 from infra.settings import Settings
-from infra.stores.folder_files import draft_of
 from infra.stores.mlflow_tracking import client
-from model.files import exclusive
+from model.files import exclusive, staged
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -105,9 +104,8 @@ class MlflowRegistry:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with draft_of(target) as draft:
-        shutil.copytree(source, draft)
-        draft.rename(target)
+    with staged(target, replace=False) as draft:
+        shutil.copytree(source, draft, dirs_exist_ok=True)
 
 
 def _registered(version: Any) -> RegisteredModel:

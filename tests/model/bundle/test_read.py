@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 
 from model.bundle.read import INDEX, BundleRef, digest_of, open_bundle
-from model.bundle.write import staged
 from model.data.decoding import decode
 from model.errors import BundleCorrupt
+from model.files import staged
 from tests.support.bundles import COLOURS, make_bundle
 
 
@@ -142,7 +142,7 @@ def killed_while_building(bundle: Path, before: str = "") -> None:
     """Another process gets SIGKILL with half a bundle written, or between the two renames."""
     code = (
         "import os, pathlib, signal, sys\n"
-        "from model.bundle.write import staged\n"
+        "from model.files import staged\n"
         "def kill(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         "rename = pathlib.Path.rename\n"
         "def renamed(path, target):\n"
